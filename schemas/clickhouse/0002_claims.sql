@@ -2,8 +2,8 @@
 -- partition; every insert checks inside the server that its claim still is the highest, so a consumer that lost the
 -- partition cannot write, however long it slept. The holder is argMax(owner, (epoch, owner)).
 --
--- A few rows per rebalance, read by every insert: kept small and uncompressed-cheap, no partitions, no TTL (an expired
--- claim would let an older owner in again).
+-- A few rows per rebalance, read by every insert: no partitions, and no TTL (an expired claim
+-- would let an older owner in again).
 CREATE TABLE IF NOT EXISTS claims
 (
     topic LowCardinality(String) COMMENT 'Kafka topic',

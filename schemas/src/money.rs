@@ -27,22 +27,16 @@ impl Decimal2 {
 
     /// Reads the Avro form; `None` when it is empty or does not fit 64 bits.
     pub fn from_avro_bytes(bytes: &[u8]) -> Option<Self> {
-        let (first, rest) = bytes.split_first()?;
-        let fill = if *first >= 0x80 { 0xff } else { 0 };
-        let extra = bytes.len().saturating_sub(8);
-        let kept = &bytes[extra..];
-        // A writer may pad: longer is fine as long as what is cut off is only sign.
-        if bytes[..extra].iter().any(|&b| b != fill)
-            || (extra > 0 && (kept[0] >= 0x80) != (fill == 0xff))
-        {
-            return None;
-        }
-        let mut value = if fill == 0xff { -1_i64 } else { 0 };
-        let kept = if extra > 0 { kept } else { std::slice::from_ref(first) };
-        for &byte in kept.iter().chain(if extra > 0 { &[] } else { rest }) {
-            value = (value << 8) | i64::from(byte);
-        }
-        Some(Self(value))
+        let negative = *bytes.first()? >= 0x80;
+        let sign = if negative { 0xff } else { 0 };
+        // A writer may pad: longer than 8 bytes is fine as long as the padding is only sign.
+        let (padding, digits) = bytes.split_at(bytes.len().saturating_sub(8));
+        let start = if negative { -1_i64 } else { 0 };
+        let value = digits
+            .iter()
+            .fold(start, |value, &byte| (value << 8) | i64::from(byte));
+        let fits = padding.iter().all(|&byte| byte == sign) && (value < 0) == negative;
+        fits.then_some(Self(value))
     }
 }
 
@@ -141,5 +135,71 @@ impl Visitor<'_> for MoneyVisitor {
         i64::try_from(whole)
             .map_err(E::custom)
             .and_then(|whole| self.visit_i64(whole))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_the_shortest_twos_complement_and_read_back() {
+        for (cents, expected) in [
+            (0, vec![0x00]),
+            (127, vec![0x7f]),
+            (128, vec![0x00, 0x80]),
+            (-1, vec![0xff]),
+            (-128, vec![0x80]),
+            (-129, vec![0xff, 0x7f]),
+            (i64::MAX, i64::MAX.to_be_bytes().to_vec()),
+            (i64::MIN, i64::MIN.to_be_bytes().to_vec()),
+        ] {
+            let money = Decimal2(cents);
+            assert_eq!(
+                cents.to_be_bytes()[money.first_byte()..],
+                expected,
+                "{cents}"
+            );
+            assert_eq!(Decimal2::from_avro_bytes(&expected), Some(money));
+            let padding = if cents < 0 { 0xff } else { 0x00 };
+            let padded = [vec![padding; 9], expected].concat();
+            assert_eq!(Decimal2::from_avro_bytes(&padded), Some(money));
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_refused() {
+        let too_large = [[0x01].as_slice(), &[0; 8]].concat();
+        let sign_lost = [[0x00].as_slice(), &[0x80; 8]].concat();
+        for bytes in [[].as_slice(), &too_large, &sign_lost] {
+            assert_eq!(Decimal2::from_avro_bytes(bytes), None);
+        }
+    }
+
+    #[test]
+    fn text_is_exact_in_both_directions() {
+        for (text, cents) in [
+            ("0.00", 0),
+            ("19.99", 1999),
+            ("-0.01", -1),
+            ("-12.30", -1230),
+        ] {
+            assert_eq!(text.parse(), Ok(Decimal2(cents)));
+            assert_eq!(Decimal2(cents).to_string(), text);
+        }
+        assert_eq!("7.5".parse(), Ok(Decimal2(750)));
+        for text in [
+            "",
+            "-",
+            ".5",
+            "1.",
+            "1.234",
+            "1e3",
+            "+1.00",
+            "1.-5",
+            "99999999999999999999",
+        ] {
+            assert_eq!(text.parse::<Decimal2>(), Err(NotMoney), "{text}");
+        }
     }
 }

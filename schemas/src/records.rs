@@ -153,7 +153,9 @@ mod uuid_text {
         serializer.serialize_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Uuid, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         Uuid::try_parse(&text).map_err(de::Error::custom)
     }
