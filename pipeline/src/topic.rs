@@ -1,0 +1,446 @@
+//! One topic's pipeline: decode, deduplicate, enrich, project, batch, in the order in which data flow.
+//!
+//! It owns what a consumer remembers of its partitions and decides what is inserted and what may be committed. It does
+//! nothing by itself: the shell brings records, times and answers, and carries batches away.
+
+use std::collections::BTreeMap;
+
+use arrow_array::{
+    BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, cast::AsArray,
+};
+use arrow_schema::{ArrowError, DataType, Schema};
+use arrow_select::filter::filter_record_batch;
+
+use crate::{
+    assignment::{Assignment, Attempt},
+    batch::{Batch, Batcher, Progress, Trigger},
+    decode::{DecodeLimits, Decoded, Decoder, ReaderSchemaError},
+    dedup::{Millis, PartitionIndex},
+    enrich::{Found, Lookup, LookupError},
+    field::{Extract, NoSuchField},
+    offsets::OffsetTracker,
+    project::{Projector, reference_fields},
+    reason::{Reason, Rejection},
+    record::{DeadLetter, Record},
+    reference::{ReferenceError, ReferenceTable},
+    spec::{MissPolicy, TopicSpec},
+};
+
+/// The dedup index lets go of ids in steps of about this share of its limit.
+const STEPS_PER_LIMIT: usize = 16;
+/// Generations smaller than this are not worth their probe.
+const MIN_GENERATION_IDS: usize = 1 << 16;
+
+/// One topic's pipeline.
+#[derive(Debug)]
+pub struct TopicPipeline {
+    spec: TopicSpec,
+    /// Decodes the events; its schemas come from the registry by way of the shell.
+    pub decoder: Decoder,
+    id: Extract,
+    lookups: Vec<Lookup>,
+    projector: Projector,
+    indexes: BTreeMap<i32, PartitionIndex>,
+    assignment: Assignment,
+    waiting: Option<Waiting>,
+    batcher: Batcher,
+    offsets: OffsetTracker,
+}
+
+/// Why a pipeline cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The event schema has no columns.
+    #[error(transparent)]
+    ReaderSchema(#[from] ReaderSchemaError),
+    /// A field is not in the event schema.
+    #[error(transparent)]
+    NoSuchField(#[from] NoSuchField),
+    /// The identifying field is no UUID.
+    #[error("the id field `{path}` is of type {found}; expected an Avro `uuid`, which is FixedSizeBinary(16)")]
+    IdType {
+        /// Path of the id.
+        path: String,
+        /// Its Arrow type.
+        found: DataType,
+    },
+    /// A lookup does not fit the events.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// A lookup does not fit the reference records.
+    #[error("lookup `{lookup}`: {source}")]
+    Reference {
+        /// Name of the lookup.
+        lookup: String,
+        /// What does not fit.
+        source: ReferenceError,
+    },
+}
+
+/// What became of a chunk of records.
+#[derive(Debug, Default)]
+pub struct Processed {
+    /// Rows added to the batch, or waiting for a lookup.
+    pub rows: usize,
+    /// Events dropped because their id is in the table or in a batch before them.
+    pub duplicates: usize,
+    /// Records that could not become rows, already handed to the batch: how many per reason.
+    pub rejected: BTreeMap<Reason, u64>,
+    /// Keys not found, per lookup.
+    pub misses: Vec<usize>,
+    /// Whether the pipeline waits for a reference record and takes no more until [`TopicPipeline::retry_waiting`].
+    pub waiting: bool,
+}
+
+/// Fresh events, one hop before enrichment.
+#[derive(Debug)]
+struct Fresh {
+    events: RecordBatch,
+    partitions: Int32Array,
+    offsets: Int64Array,
+    published_ms: Vec<i64>,
+    progress: Vec<Progress>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    fresh: Fresh,
+    until: Millis,
+}
+
+impl TopicPipeline {
+    /// A pipeline for events of `reader_schema` (Avro JSON); `reference_schemas` has the Arrow schema of each lookup's
+    /// records, in the order of the specification.
+    ///
+    /// # Errors
+    /// When specification and schemas do not fit.
+    pub fn new(
+        spec: TopicSpec,
+        reader_schema: &str,
+        reference_schemas: &[arrow_schema::SchemaRef],
+        limits: DecodeLimits,
+    ) -> Result<Self, BuildError> {
+        let decoder = Decoder::new(reader_schema, limits)?;
+        let columns: &Schema = decoder.columns();
+        let id = Extract::resolve(&spec.id, columns)?;
+        if id.data_type() != &DataType::FixedSizeBinary(16) {
+            return Err(BuildError::IdType { path: spec.id.to_string(), found: id.data_type().clone() });
+        }
+        let mut lookups = Vec::with_capacity(spec.lookups.len());
+        for (at, (lookup, schema)) in spec.lookups.iter().zip(reference_schemas).enumerate() {
+            let table = ReferenceTable::new(schema, &lookup.key, &reference_fields(&spec.columns, at))
+                .map_err(|source| BuildError::Reference { lookup: lookup.name.clone(), source })?;
+            lookups.push(Lookup::new(lookup.clone(), table, columns)?);
+        }
+        let projector = Projector::new(&spec.columns, columns, &lookups)?;
+        let batcher = Batcher::new(spec.batch, projector.schema().clone());
+        Ok(Self {
+            spec,
+            decoder,
+            id,
+            lookups,
+            projector,
+            indexes: BTreeMap::new(),
+            assignment: Assignment::default(),
+            waiting: None,
+            batcher,
+            offsets: OffsetTracker::default(),
+        })
+    }
+
+    /// What the pipeline was told.
+    pub fn spec(&self) -> &TopicSpec {
+        &self.spec
+    }
+
+    /// Arrow schema of the rows in batches.
+    pub fn row_schema(&self) -> &arrow_schema::SchemaRef {
+        self.projector.schema()
+    }
+
+    /// The reference table of the `lookup`th lookup, to be kept up to date.
+    pub fn reference(&mut self, lookup: usize) -> &mut ReferenceTable {
+        &mut self.lookups[lookup].table
+    }
+
+    /// The partitions held.
+    pub fn assignment(&self) -> &Assignment {
+        &self.assignment
+    }
+
+    /// Kafka assigned partitions; they have to be taken over under the number returned.
+    pub fn assign(&mut self, partitions: &[i32]) -> Attempt {
+        self.forget(partitions);
+        self.assignment.assign(partitions)
+    }
+
+    /// Kafka took partitions away. Drain first what can be drained; whatever of them is still open is given up, and
+    /// the partitions that shared a batch with it are to be taken over again.
+    pub fn revoke(&mut self, partitions: &[i32]) -> Option<(Attempt, Vec<i32>)> {
+        self.forget(partitions);
+        self.assignment.revoke(partitions);
+        let shared: Vec<i32> = self.open_partitions().filter(|open| partitions.contains(open)).collect();
+        if shared.is_empty() { None } else { self.restart(&[]) }
+    }
+
+    /// The outcome of something about these partitions is not known: they and all that share the open batch with them
+    /// are to be taken over again, as if newly assigned. `None` when nothing of that is running.
+    pub fn restart(&mut self, partitions: &[i32]) -> Option<(Attempt, Vec<i32>)> {
+        let mut all = partitions.to_vec();
+        let waiting = self.waiting.take();
+        all.extend(waiting.iter().flat_map(|waiting| waiting.fresh.progress.iter().map(|one| one.partition)));
+        all.extend(self.batcher.abandon());
+        all.sort_unstable();
+        all.dedup();
+        let restarted = self.assignment.restart(&all);
+        if let Some((_, partitions)) = &restarted {
+            self.forget(partitions);
+        }
+        restarted
+    }
+
+    /// A partition was taken over: its claim stands, nothing else writes to it, and `index` holds its ids. `false` when
+    /// that comes too late.
+    pub fn taken_over(
+        &mut self,
+        attempt: Attempt,
+        partition: i32,
+        epoch: u64,
+        next_offset: i64,
+        index: PartitionIndex,
+    ) -> bool {
+        let current = self.assignment.taken_over(attempt, partition, epoch, next_offset);
+        if current {
+            self.indexes.insert(partition, index);
+        }
+        current
+    }
+
+    /// An empty index for a partition, to be loaded by whoever takes it over.
+    pub fn new_index(&self) -> PartitionIndex {
+        let generation = (self.spec.dedup.max_ids / STEPS_PER_LIMIT).max(MIN_GENERATION_IDS);
+        PartitionIndex::new(self.spec.dedup.window, generation)
+    }
+
+    /// Whether a polled record is to be processed; asked once for each, in order.
+    pub fn accept(&mut self, partition: i32, offset: i64) -> bool {
+        self.assignment.accept(partition, offset)
+    }
+
+    /// Processes records that were accepted. `dead_letter` makes the dead letter of the record at a position, should
+    /// it be needed.
+    ///
+    /// # Errors
+    /// When columns cannot be built: a defect, not the data's fault.
+    pub fn process(
+        &mut self,
+        records: &[Record<'_>],
+        now: Millis,
+        mut dead_letter: impl FnMut(usize, Rejection) -> DeadLetter,
+    ) -> Result<Processed, ArrowError> {
+        debug_assert!(self.waiting.is_none(), "the pipeline takes no records while it waits");
+        let Decoded { rows, origin, mut rejected } = self.decoder.decode(records);
+        let mut processed = Processed::default();
+        let fresh = self.deduplicate(records, &rows, &origin, now, &mut processed, &mut rejected)?;
+        for (at, rejection) in rejected {
+            *processed.rejected.entry(rejection.reason).or_default() += 1;
+            self.batcher.add_dead_letter(dead_letter(at as usize, rejection), now);
+        }
+        processed.rows = fresh.events.num_rows();
+        let wait = self.lookups.iter().filter_map(|lookup| match lookup.spec.miss {
+            MissPolicy::Wait { timeout } => Some(timeout.as_millis() as Millis),
+            MissPolicy::Null | MissPolicy::DeadLetter => None,
+        });
+        let until = now.saturating_add(wait.max().unwrap_or(0));
+        processed.waiting = !self.enrich(Waiting { fresh, until }, now, &mut processed.misses)?;
+        Ok(processed)
+    }
+
+    /// Tries again the events that wait for a reference record; `true` when nothing waits any more. `misses` gets the
+    /// keys not found per lookup once the wait is over.
+    ///
+    /// # Errors
+    /// As [`TopicPipeline::process`].
+    pub fn retry_waiting(&mut self, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
+        match self.waiting.take() {
+            Some(waiting) => self.enrich(waiting, now, misses),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether events wait for a reference record.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Why the open batch should be closed now, if it should.
+    pub fn due(&self, now: Millis) -> Option<Trigger> {
+        self.batcher.due(now)
+    }
+
+    /// When the open batch is due by age.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.batcher.deadline()
+    }
+
+    /// Closes the open batch and notes it as sent; `None` when it is empty.
+    ///
+    /// # Errors
+    /// When the rows together exceed what one Arrow array can hold.
+    pub fn close(&mut self, trigger: Trigger) -> Result<Option<Batch>, ArrowError> {
+        let batch = self.batcher.close(trigger)?;
+        if let Some(batch) = &batch {
+            self.offsets.sent(batch.seq, &batch.progress);
+        }
+        Ok(batch)
+    }
+
+    /// A batch is durable: what may be committed now, for partitions still held under the same claim.
+    pub fn durable(&mut self, seq: u64) -> Vec<Progress> {
+        let committable = self.offsets.durable(seq).into_values();
+        committable.filter(|progress| self.assignment.epoch(progress.partition) == Some(progress.epoch)).collect()
+    }
+
+    /// A batch's outcome will never be known, or it was refused: what has to be taken over again.
+    pub fn unsettled(&mut self, seq: u64) -> Option<(Attempt, Vec<i32>)> {
+        let partitions = self.offsets.unsettled(seq);
+        self.restart(&partitions)
+    }
+
+    /// Whether batches are on their way.
+    pub fn in_flight(&self) -> bool {
+        !self.offsets.is_empty()
+    }
+
+    /// Lets go of ids outside the window, and of the oldest ones while there are too many; returns how many were let
+    /// go before their time.
+    pub fn expire(&mut self, now: Millis) -> usize {
+        for index in self.indexes.values_mut() {
+            index.expire(now);
+        }
+        let mut early = 0;
+        while self.dedup_ids() > self.spec.dedup.max_ids {
+            let oldest = self.indexes.values_mut().filter_map(|index| index.oldest().map(|age| (age, index)));
+            let Some((_, index)) = oldest.min_by_key(|(age, _)| *age) else { break };
+            early += index.expire_oldest();
+        }
+        early
+    }
+
+    /// Ids in the deduplication index, over all partitions.
+    pub fn dedup_ids(&self) -> usize {
+        self.indexes.values().map(PartitionIndex::len).sum()
+    }
+
+    fn open_partitions(&self) -> impl Iterator<Item = i32> + '_ {
+        let waiting = self.waiting.iter().flat_map(|waiting| waiting.fresh.progress.iter().map(|one| one.partition));
+        self.batcher.partitions().chain(waiting)
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        self.offsets.forget(partitions);
+        self.indexes.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    fn deduplicate(
+        &mut self,
+        records: &[Record<'_>],
+        rows: &RecordBatch,
+        origin: &[u32],
+        now: Millis,
+        processed: &mut Processed,
+        rejected: &mut Vec<(u32, Rejection)>,
+    ) -> Result<Fresh, ArrowError> {
+        let refused = self.refused_by_lookup(rows)?;
+        let ids = self.id.from(rows)?;
+        let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
+        let mut keep = Vec::with_capacity(rows.num_rows());
+        let mut partitions = Vec::with_capacity(rows.num_rows());
+        let mut offsets = Vec::with_capacity(rows.num_rows());
+        let mut published_ms = Vec::with_capacity(rows.num_rows());
+        for (row, at) in origin.iter().enumerate() {
+            let record = &records[*at as usize];
+            let mut id = [0; 16];
+            id.copy_from_slice(ids.value(row));
+            let id = u128::from_be_bytes(id);
+            let index = self.indexes.get_mut(&record.partition);
+            let Some(index) = index else { unreachable!("only records of running partitions are accepted") };
+            let fresh = match refused.iter().find(|(_, missing)| missing[row]) {
+                Some((lookup, _)) if !index.contains(id) => {
+                    let detail = format!("lookup `{lookup}` has no record for the event's key");
+                    rejected.push((*at, Rejection::new(Reason::LookupMissed, detail)));
+                    keep.push(false);
+                    continue;
+                }
+                Some(_) => false,
+                None => index.insert(id, now),
+            };
+            keep.push(fresh);
+            if fresh {
+                partitions.push(record.partition);
+                offsets.push(record.offset);
+                published_ms.push(record.timestamp_ms);
+            } else {
+                processed.duplicates += 1;
+            }
+        }
+        let events = if partitions.len() == rows.num_rows() {
+            rows.clone()
+        } else {
+            filter_record_batch(rows, &BooleanArray::from(keep))?
+        };
+        Ok(Fresh {
+            events,
+            partitions: partitions.into(),
+            offsets: offsets.into(),
+            published_ms,
+            progress: self.progress(records),
+        })
+    }
+
+    /// The events that a lookup with policy `dead_letter` refuses, per such lookup.
+    fn refused_by_lookup(&self, rows: &RecordBatch) -> Result<Vec<(String, Vec<bool>)>, ArrowError> {
+        let strict = self.lookups.iter().filter(|lookup| lookup.spec.miss == MissPolicy::DeadLetter);
+        strict.map(|lookup| Ok((lookup.spec.name.clone(), lookup.find(rows)?.missing()))).collect()
+    }
+
+    fn progress(&self, records: &[Record<'_>]) -> Vec<Progress> {
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in records {
+            let next = next.entry(record.partition).or_insert(0);
+            *next = (*next).max(record.offset + 1);
+        }
+        next.into_iter()
+            .filter_map(|(partition, next_offset)| {
+                let epoch = self.assignment.epoch(partition)?;
+                Some(Progress { partition, epoch, next_offset })
+            })
+            .collect()
+    }
+
+    /// Enriches and batches fresh events; `false` when they have to wait for a reference record.
+    fn enrich(&mut self, waiting: Waiting, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
+        let Waiting { fresh, until } = waiting;
+        let found: Vec<Found> =
+            self.lookups.iter().map(|lookup| lookup.find(&fresh.events)).collect::<Result<_, _>>()?;
+        let mut patient = self.lookups.iter().zip(&found);
+        let lacks = patient.any(|(lookup, found)| {
+            matches!(lookup.spec.miss, MissPolicy::Wait { .. }) && found.misses > 0
+        });
+        if lacks && now < until {
+            self.waiting = Some(Waiting { fresh, until });
+            return Ok(false);
+        }
+        *misses = found.iter().map(|found| found.misses).collect();
+        let Fresh { events, partitions, offsets, published_ms, progress } = fresh;
+        let rows = self.projector.project(&events, partitions, offsets, &mut self.lookups, &found)?;
+        self.batcher.add_rows(rows, &published_ms, now);
+        for Progress { partition, epoch, next_offset } in progress {
+            self.batcher.advance(partition, epoch, next_offset, now);
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;
