@@ -1,1 +1,233 @@
-fn main() {}
+//! `millrace-bench`: prepares, loads and verifies a running stack.
+
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line talks to its user")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use millrace_bench::generate::{Load, Progress, generate, spacing_over_months, start_ending_now};
+use millrace_bench::manifest::Manifest;
+use millrace_bench::orders::Timeline;
+use millrace_bench::setup::reference;
+use millrace_bench::stack::{Stack, Topics};
+use millrace_bench::verify::{Verdict, verify};
+use millrace_producers::Compression;
+
+/// Prepares, loads and verifies a running stack.
+#[derive(Parser)]
+#[command(name = "millrace-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the topics, register the schemas, publish customers and products
+    Reference {
+        #[command(flatten)]
+        target: Target,
+        /// Seed of customers and products; the same as for generate
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Partitions of the topic of events
+        #[arg(long, default_value_t = 4)]
+        partitions: i32,
+    },
+    /// Send events, duplicates and unreadable records; progress as JSON lines on standard error
+    Generate {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        load: LoadOptions,
+        /// File to write down what was sent
+        #[arg(long)]
+        manifest: PathBuf,
+    },
+    /// Compare every row and every dead letter with what was sent; exit status 1 if anything differs
+    Verify {
+        /// File that `cargo xtask stack up` wrote
+        #[arg(long, default_value = ".stack/stack.json")]
+        stack: PathBuf,
+        /// File that generate wrote
+        #[arg(long)]
+        manifest: PathBuf,
+        /// Table of the events
+        #[arg(long, default_value = "orders")]
+        table: String,
+        /// Print the verdict as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measure what making and encoding an event costs, without Kafka
+    Cost {
+        /// Events
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+    },
+}
+
+#[derive(Args)]
+struct Target {
+    /// File that `cargo xtask stack up` wrote
+    #[arg(long, default_value = ".stack/stack.json")]
+    stack: PathBuf,
+    /// Put before the names of all topics
+    #[arg(long, default_value = "")]
+    topic_prefix: String,
+}
+
+#[derive(Args)]
+struct LoadOptions {
+    /// Seed of everything
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Events, each sent at least once
+    #[arg(long, default_value_t = 2_000_000)]
+    events: u64,
+    /// Duplicates as a share of the events
+    #[arg(long, default_value_t = 0.05)]
+    duplicates: f64,
+    /// Unreadable records as a share of the events
+    #[arg(long, default_value_t = 0.0005)]
+    poison: f64,
+    /// Records per second; 0 is as fast as possible
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Time of the first event, milliseconds since 1970 UTC; by default the last event happens about now
+    #[arg(long)]
+    start_ms: Option<i64>,
+    /// Spread the events over so many months; by default they are a millisecond apart
+    #[arg(long)]
+    span_months: Option<f64>,
+    /// Compression of batches
+    #[arg(long, value_enum, default_value_t = CompressionOption::Lz4)]
+    compression: CompressionOption,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CompressionOption {
+    None,
+    Lz4,
+    Zstd,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(Cli::parse().command)));
+    result.unwrap_or_else(|error| {
+        eprintln!("millrace-bench: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Reference { target, seed, partitions } => {
+            let (stack, topics) = target.read()?;
+            let prepared = reference(&stack, &topics, seed, partitions).await?;
+            eprintln!("{}", serde_json::to_string(&prepared)?);
+        }
+        Command::Generate { target, load, manifest } => {
+            let (stack, topics) = target.read()?;
+            let progress = Arc::new(Progress::default());
+            let shown = tokio::spawn(show(Arc::clone(&progress)));
+            let sent = generate(&stack, &topics, &load.load()?, progress).await;
+            shown.abort();
+            let sent = sent?;
+            sent.write(&manifest)?;
+            let total = sent.delivered as f64;
+            eprintln!(
+                "{}",
+                serde_json::json!({
+                    "sent": sent.delivered, "seconds": sent.seconds, "events": sent.events,
+                    "duplicates": sent.duplicates, "poison": sent.poison.len(),
+                    "records_per_second": (total / sent.seconds) as u64,
+                    "cpu_us_per_record": sent.cpu_seconds.map(|cpu| cpu * 1e6 / total),
+                })
+            );
+        }
+        Command::Verify { stack, manifest, table, json } => {
+            let verdict = verify(&Stack::read(&stack)?, &Manifest::read(&manifest)?, &table).await?;
+            if json {
+                println!("{}", serde_json::to_string(&verdict)?);
+            } else {
+                tell(&verdict);
+            }
+            return Ok(if verdict.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
+        Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show(progress: Arc<Progress>) {
+    let began = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        let sent = progress.sent.load(Ordering::Relaxed);
+        let seconds = (began.elapsed().as_secs_f64() * 10.0).round() / 10.0;
+        eprintln!("{}", serde_json::json!({ "sent": sent, "seconds": seconds }));
+    }
+}
+
+fn tell(verdict: &Verdict) {
+    println!(
+        "{} records sent: {} events, {} duplicates, {} unreadable",
+        verdict.produced,
+        verdict.unique_valid,
+        verdict.produced - verdict.unique_valid - verdict.poison_sent,
+        verdict.poison_sent
+    );
+    println!("{} rows: {} lost, {} doubled, {} wrong", verdict.rows, verdict.lost, verdict.doubled, verdict.wrong);
+    println!(
+        "{} dead letters: {} missing, {} unexpected, {} wrong",
+        verdict.dead_letters, verdict.dead_letters_missing, verdict.dead_letters_unexpected, verdict.dead_letters_wrong
+    );
+    for sample in &verdict.samples {
+        println!("  {sample}");
+    }
+    println!(
+        "{}",
+        if verdict.is_right() { "everything arrived as it must" } else { "NOT everything arrived as it must" }
+    );
+}
+
+impl Target {
+    fn read(&self) -> Result<(Stack, Topics)> {
+        Ok((Stack::read(&self.stack)?, Topics::new(&self.topic_prefix)))
+    }
+}
+
+impl LoadOptions {
+    fn load(&self) -> Result<Load> {
+        let spacing_us = match self.span_months {
+            Some(months) => spacing_over_months(months, self.events)?,
+            None => 1000,
+        };
+        let start_ms = match self.start_ms {
+            Some(start_ms) => start_ms,
+            None => start_ending_now(self.events, spacing_us)?,
+        };
+        Ok(Load {
+            seed: self.seed,
+            events: self.events,
+            timeline: Timeline { start_ms, spacing_us },
+            duplicates: self.duplicates,
+            poison: self.poison,
+            rate: self.rate,
+            compression: match self.compression {
+                CompressionOption::None => Compression::None,
+                CompressionOption::Lz4 => Compression::Lz4,
+                CompressionOption::Zstd => Compression::Zstd,
+            },
+        })
+    }
+}

@@ -26,6 +26,7 @@ pub const REASONS: &[&str] = &[
     "bad_uuid",
     "bad_boolean",
     "bad_varint",
+    "out_of_range",
     "too_large",
     "unreadable",
     "lookup_missed",

@@ -1,0 +1,21 @@
+//! Load generator and verifier. Everything that is sent is a pure function of a seed and a number, so the verifier
+//! recomputes what must be in the table instead of remembering it. It never links the consumer.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod random;
+pub mod zipf;
+
+pub mod identity;
+pub mod lifecycle;
+pub mod orders;
+pub mod reference;
+
+pub mod cost;
+pub mod generate;
+pub mod manifest;
+pub mod poison;
+pub mod setup;
+pub mod stack;
+
+pub mod verify;

@@ -1,0 +1,40 @@
+//! What a type must say of itself to be published. It never does any encoding.
+
+use millrace_schemas::{CUSTOMER_V1, Customer, ORDER_EVENT_V1, OrderEvent, PRODUCT_V1, Product};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// An event (or a record of a compacted topic) that an [`EventPublisher`](crate::EventPublisher) can publish.
+pub trait Event: Serialize + Send + Sync + 'static {
+    /// Avro schema that the serde form of the type fits. Fields should come in the order of the schema.
+    const SCHEMA: &'static str;
+
+    /// Appends the Kafka key. It must be a function of the event, or duplicates land in different partitions.
+    fn write_key(&self, key: &mut Vec<u8>);
+}
+
+impl Event for OrderEvent {
+    const SCHEMA: &'static str = ORDER_EVENT_V1;
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        let mut text = Uuid::encode_buffer();
+        let text = self.event_id.hyphenated().encode_lower(&mut text);
+        key.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl Event for Customer {
+    const SCHEMA: &'static str = CUSTOMER_V1;
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.customer_id.as_bytes());
+    }
+}
+
+impl Event for Product {
+    const SCHEMA: &'static str = PRODUCT_V1;
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.sku.as_bytes());
+    }
+}

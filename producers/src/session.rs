@@ -1,0 +1,109 @@
+//! What librdkafka's thread calls: delivery reports, errors, log lines. It never blocks and never sends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::ProducerContext;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::delivery::{Cause, Delivered, DeliveryError, Slot};
+use crate::telemetry::Telemetry;
+
+/// What is shared between the publisher and librdkafka's thread.
+pub(crate) struct Session {
+    pub(crate) topic: String,
+    /// One permit per event that may be under way.
+    pub(crate) room: Semaphore,
+    pub(crate) room_total: u32,
+    /// Someone waits because librdkafka's own queue was full.
+    pub(crate) crowded: AtomicBool,
+    pub(crate) report_seen: Notify,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl Session {
+    pub(crate) fn in_flight(&self) -> usize {
+        (self.room_total as usize).saturating_sub(self.room.available_permits())
+    }
+}
+
+pub(crate) struct Reports(pub(crate) Arc<Session>);
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Arc<Slot>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, slot: Arc<Slot>) {
+        let session = &self.0;
+        slot.settle(match result {
+            Ok(message) => {
+                session.telemetry.delivered(slot.sent_at.elapsed());
+                Ok(Delivered {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                })
+            }
+            Err((error, message)) => {
+                let cause = Cause::of(error);
+                session.telemetry.failed(cause);
+                let key = String::from_utf8_lossy(message.key().unwrap_or_default());
+                Err(Box::new(DeliveryError {
+                    cause,
+                    key: key.into_owned(),
+                    topic: session.topic.clone(),
+                    detail: describe(error),
+                }))
+            }
+        });
+        session.room.add_permits(1);
+        session.telemetry.in_flight(session.in_flight());
+        if session.crowded.load(Ordering::Relaxed) {
+            session.report_seen.notify_waiters();
+        }
+    }
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error => tracing::error!(facility, "{message}"),
+            RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::info!(facility, "{message}")
+            }
+            RDKafkaLogLevel::Debug => tracing::debug!(facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // Not the answer to any event: librdkafka goes on trying, and each event gets its answer in time.
+        tracing::warn!(
+            topic = self.0.topic,
+            error = describe(&error),
+            "Kafka client: {reason}"
+        );
+    }
+}
+
+/// librdkafka's words for an error, without the type names around them.
+pub(crate) fn describe(error: &KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(code) => format!("{} ({code:?})", code_text(code)),
+        None => error.to_string(),
+    }
+}
+
+fn code_text(code: RDKafkaErrorCode) -> String {
+    // Its Display is "Code (text)"; the text alone reads better in a sentence.
+    let text = code.to_string();
+    match text.split_once(" (") {
+        Some((_, inner)) => inner.trim_end_matches(')').to_owned(),
+        None => text,
+    }
+}

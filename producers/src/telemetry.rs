@@ -1,0 +1,70 @@
+//! Metrics of a publisher, through the `metrics` facade: free when the service installs no recorder.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+
+use crate::Cause;
+
+const DELIVERED: &str = "millrace_producer_events_delivered_total";
+const FAILED: &str = "millrace_producer_events_failed_total";
+const LATENCY: &str = "millrace_producer_delivery_latency_seconds";
+const IN_FLIGHT: &str = "millrace_producer_events_in_flight";
+
+/// Tells the installed recorder the help texts and units. Called by every publisher that connects; once is enough.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        DELIVERED,
+        Unit::Count,
+        "Events that all in-sync replicas have acknowledged"
+    );
+    metrics::describe_counter!(
+        FAILED,
+        Unit::Count,
+        "Events that were given up, by cause; those with cause timed_out or fatal may have been written all the same"
+    );
+    metrics::describe_histogram!(
+        LATENCY,
+        Unit::Seconds,
+        "Time from handing an event to the client until its acknowledgement, linger and retries included"
+    );
+    metrics::describe_gauge!(
+        IN_FLIGHT,
+        Unit::Count,
+        "Events handed to the client and not yet answered"
+    );
+}
+
+/// Handles, looked up once because a look-up by name costs more than encoding an event.
+pub(crate) struct Telemetry {
+    topic: String,
+    delivered: Counter,
+    latency: Histogram,
+    in_flight: Gauge,
+}
+
+impl Telemetry {
+    pub(crate) fn new(topic: &str) -> Self {
+        describe_metrics();
+        let topic = topic.to_owned();
+        Self {
+            delivered: counter!(DELIVERED, "topic" => topic.clone()),
+            latency: histogram!(LATENCY, "topic" => topic.clone()),
+            in_flight: gauge!(IN_FLIGHT, "topic" => topic.clone()),
+            topic,
+        }
+    }
+
+    pub(crate) fn delivered(&self, latency: Duration) {
+        self.delivered.increment(1);
+        self.latency.record(latency);
+    }
+
+    pub(crate) fn failed(&self, cause: Cause) {
+        counter!(FAILED, "topic" => self.topic.clone(), "cause" => cause.as_str()).increment(1);
+    }
+
+    pub(crate) fn in_flight(&self, events: usize) {
+        self.in_flight.set(events as f64);
+    }
+}
