@@ -4,3 +4,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
+pub mod clickhouse;
+pub mod http;
+pub mod telemetry;

@@ -35,7 +35,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 fn format(value: u64, units: &[(&str, u64)]) -> String {
-    let whole = |(_, factor): &&(&str, u64)| value != 0 && value % factor == 0;
+    let whole = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
     let (unit, factor) = units.iter().rev().find(whole).unwrap_or(&units[0]);
     format!("{}{unit}", value / factor)
 }

@@ -1,0 +1,184 @@
+//! Claims: who may write which Kafka partition, kept in ClickHouse, and the fence that makes the server itself refuse
+//! everybody else.
+//!
+//! A claim is a row (topic, partition, epoch, owner). The holder of a partition is the row with the greatest (epoch,
+//! owner): a new claim takes the next epoch, and two that are made at once are told apart by the owner, so that all see
+//! the same holder. No clock decides anything.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clickhouse::{Client, Row, error::Result};
+use millrace_pipeline::batch::Progress;
+use serde::{Deserialize, Serialize};
+
+use super::client::within;
+
+/// How often running inserts of an earlier owner are looked at until they are gone.
+const QUIET_POLL: Duration = Duration::from_millis(50);
+
+/// The claims of one topic, as one owner makes them.
+#[derive(Clone)]
+pub struct Claims {
+    client: Client,
+    table: String,
+    topic: String,
+    owner: String,
+    timeout: Duration,
+}
+
+/// What an insert says of itself in `log_comment`, for whoever claims one of its partitions next.
+#[derive(Debug, Serialize)]
+struct InsertComment<'a> {
+    millrace: &'static str,
+    topic: &'a str,
+    owner: &'a str,
+    partitions: Vec<i32>,
+}
+
+#[derive(Row, Deserialize)]
+struct Holder {
+    partition: i32,
+    epoch: u64,
+    owner: String,
+}
+
+impl Claims {
+    /// Claims of `topic` in `table` (quoted, with its database) by `owner`, which no other process ever was.
+    pub fn new(client: Client, table: String, topic: &str, owner: &str, timeout: Duration) -> Self {
+        Self { client, table, topic: topic.to_owned(), owner: owner.to_owned(), timeout }
+    }
+
+    /// Claims partitions: the epoch of each claim that stands. One that is missing was taken by somebody else at the
+    /// same moment.
+    ///
+    /// # Errors
+    /// Those of ClickHouse; claims may or may not have been made then, which harms nobody but earlier owners.
+    pub async fn claim(&self, partitions: &[i32]) -> Result<BTreeMap<i32, u64>> {
+        let insert = format!(
+            "INSERT INTO {table} (topic, partition, epoch, owner) \
+             SELECT {{topic:String}}, wanted.partition, max(held.epoch) + 1, {{owner:String}} \
+             FROM (SELECT arrayJoin({{partitions:Array(Int32)}}) AS partition) AS wanted \
+             LEFT JOIN (SELECT partition, epoch FROM {table} WHERE topic = {{topic:String}}) AS held \
+             ON held.partition = wanted.partition GROUP BY wanted.partition",
+            table = self.table
+        );
+        let insert = self
+            .client
+            .query_raw(&insert)
+            .param("topic", &self.topic)
+            .param("owner", &self.owner)
+            .param("partitions", partitions)
+            .with_setting("async_insert", "0")
+            // A claim is made anew each time, and must never be taken for a repetition of an earlier one.
+            .with_setting("insert_deduplicate", "0");
+        within(self.timeout, insert.execute()).await?;
+        let holders = self.holders(partitions).await?.into_iter();
+        Ok(holders
+            .filter(|holder| holder.owner == self.owner)
+            .map(|holder| (holder.partition, holder.epoch))
+            .collect())
+    }
+
+    /// Stops the inserts that hold one of `partitions`, and waits until none runs. Whatever of them landed is in the
+    /// table then, and nothing more will land: an insert that starts later meets the fence.
+    ///
+    /// # Errors
+    /// Those of ClickHouse.
+    pub async fn quiet(&self, partitions: &[i32]) -> Result<usize> {
+        let mut stopped = 0;
+        loop {
+            let running = self
+                .client
+                .query_raw(
+                    "SELECT query_id FROM system.processes WHERE \
+                     JSONExtractString(Settings['log_comment'], 'millrace') = 'insert' \
+                     AND JSONExtractString(Settings['log_comment'], 'topic') = {topic:String} \
+                     AND hasAny(JSONExtract(Settings['log_comment'], 'partitions', 'Array(Int32)'), {partitions:Array(Int32)})",
+                )
+                .param("topic", &self.topic)
+                .param("partitions", partitions)
+                .fetch_all::<String>();
+            let running = within(self.timeout, running).await?;
+            if running.is_empty() {
+                return Ok(stopped);
+            }
+            stopped = stopped.max(running.len());
+            let kill = self
+                .client
+                .query_raw("KILL QUERY WHERE query_id IN {ids:Array(String)} ASYNC FORMAT Null")
+                .param("ids", &running);
+            within(self.timeout, kill.execute()).await?;
+            tokio::time::sleep(QUIET_POLL).await;
+        }
+    }
+
+    /// A condition that is true for every row while each of `progress` is claimed by this owner under its epoch, and
+    /// throws otherwise (code 395), before any row lands.
+    pub fn fence(&self, progress: &[Progress]) -> String {
+        let partitions: Vec<String> = progress.iter().map(|one| one.partition.to_string()).collect();
+        let owner = quote(&self.owner);
+        let held: Vec<String> =
+            progress.iter().map(|one| format!("({}, ({}, {owner}))", one.partition, one.epoch)).collect();
+        format!(
+            "throwIf((SELECT count() FROM (SELECT partition, max((epoch, owner)) AS holder FROM {table} \
+             WHERE topic = {topic} AND partition IN ({partitions}) GROUP BY partition) \
+             WHERE (partition, holder) IN ({held})) != {count}, 'millrace: a claim of this batch is lost') = 0",
+            table = self.table,
+            topic = quote(&self.topic),
+            partitions = partitions.join(", "),
+            held = held.join(", "),
+            count = progress.len(),
+        )
+    }
+
+    /// What an insert says of itself, so that the next owner finds it.
+    pub fn comment(&self, progress: &[Progress]) -> String {
+        let partitions = progress.iter().map(|one| one.partition).collect();
+        let comment = InsertComment { millrace: "insert", topic: &self.topic, owner: &self.owner, partitions };
+        serde_json::to_string(&comment).unwrap_or_default()
+    }
+
+    async fn holders(&self, partitions: &[i32]) -> Result<Vec<Holder>> {
+        let holders = format!(
+            "SELECT partition, max((epoch, owner)).1 AS epoch, max((epoch, owner)).2 AS owner FROM {} \
+             WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition",
+            self.table
+        );
+        let holders = self.client.query_raw(&holders).param("topic", &self.topic).param("partitions", partitions);
+        within(self.timeout, holders.fetch_all::<Holder>()).await
+    }
+}
+
+/// A string literal.
+pub fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// A quoted identifier.
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_and_identifiers_cannot_be_left_early() {
+        assert_eq!(quote(r"it's \ here"), r"'it\'s \\ here'");
+        assert_eq!(identifier("a`b"), r"`a\`b`");
+    }
+
+    #[test]
+    fn the_fence_names_every_partition_with_its_epoch() {
+        let claims = Claims::new(Client::default(), "`d`.`claims`".into(), "orders", "me", Duration::ZERO);
+        let progress = [
+            Progress { partition: 1, epoch: 7, next_offset: 10 },
+            Progress { partition: 4, epoch: 9, next_offset: 20 },
+        ];
+        let fence = claims.fence(&progress);
+        assert!(fence.contains("IN ((1, (7, 'me')), (4, (9, 'me')))"), "{fence}");
+        assert!(fence.contains("!= 2"), "{fence}");
+        assert!(claims.comment(&progress).contains(r#""partitions":[1,4]"#));
+    }
+}
