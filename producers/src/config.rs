@@ -249,15 +249,9 @@ impl PublisherConfig {
             // An event stays counted until its report has been handled, which is after its place is free for the next.
             .set(
                 "queue.buffering.max.messages",
-                self.max_in_flight_events
-                    .saturating_mul(2)
-                    .clamp(1, 10_000_000)
-                    .to_string(),
+                self.max_in_flight_events.saturating_mul(2).clamp(1, 10_000_000).to_string(),
             )
-            .set(
-                "queue.buffering.max.kbytes",
-                self.max_in_flight_kib.to_string(),
-            )
+            .set("queue.buffering.max.kbytes", self.max_in_flight_kib.to_string())
             .set("message.max.bytes", self.max_event_bytes.to_string())
             .set(
                 "compression.type",
@@ -294,11 +288,7 @@ impl PublisherConfig {
                 self.delivery_timeout_ms, self.linger_ms
             ));
         }
-        if let Some(key) = self
-            .properties
-            .keys()
-            .find(|key| OWNED.contains(&key.as_str()))
-        {
+        if let Some(key) = self.properties.keys().find(|key| OWNED.contains(&key.as_str())) {
             return refuse(format!(
                 "`properties.{key}` belongs to the publisher: it is set by a field of the configuration, or its \
                  promises rest on it"
@@ -377,44 +367,20 @@ mod tests {
         let secret = || Secret::new("hunter2");
         config.registry.password = Some(secret());
         config.security = Security::SaslSsl {
-            sasl: Sasl {
-                mechanism: "PLAIN".into(),
-                username: "shop".into(),
-                password: secret(),
-            },
-            tls: Tls {
-                key_password: Some(secret()),
-                ..Tls::default()
-            },
+            sasl: Sasl { mechanism: "PLAIN".into(), username: "shop".into(), password: secret() },
+            tls: Tls { key_password: Some(secret()), ..Tls::default() },
         };
         let shown = format!("{config:?}");
-        assert!(
-            !shown.contains("hunter2") && shown.contains("[redacted]"),
-            "{shown}"
-        );
+        assert!(!shown.contains("hunter2") && shown.contains("[redacted]"), "{shown}");
     }
 
     #[test]
     fn properties_that_the_promises_rest_on_are_refused_and_others_pass() {
         let mut config = config();
-        config
-            .properties
-            .insert("socket.keepalive.enable".into(), "true".into());
-        assert_eq!(
-            config
-                .client_config()
-                .unwrap()
-                .get("socket.keepalive.enable"),
-            Some("true")
-        );
+        config.properties.insert("socket.keepalive.enable".into(), "true".into());
+        assert_eq!(config.client_config().unwrap().get("socket.keepalive.enable"), Some("true"));
         config.properties.insert("acks".into(), "1".into());
-        assert!(
-            config
-                .client_config()
-                .unwrap_err()
-                .to_string()
-                .contains("`properties.acks`")
-        );
+        assert!(config.client_config().unwrap_err().to_string().contains("`properties.acks`"));
     }
 
     #[test]

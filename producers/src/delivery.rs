@@ -61,12 +61,8 @@ impl Cause {
     pub(crate) fn of(error: &KafkaError) -> Self {
         use RDKafkaErrorCode as Code;
         match error.rdkafka_error_code() {
-            Some(Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut) => {
-                Self::TimedOut
-            }
-            Some(
-                Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize,
-            ) => Self::TooLarge,
+            Some(Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut) => Self::TimedOut,
+            Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize) => Self::TooLarge,
             Some(
                 Code::TopicAuthorizationFailed
                 | Code::ClusterAuthorizationFailed
@@ -74,15 +70,10 @@ impl Cause {
                 | Code::SaslAuthenticationFailed
                 | Code::Authentication,
             ) => Self::NotAuthorised,
-            Some(
-                Code::UnknownTopic
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownPartition
-                | Code::InvalidTopic,
-            ) => Self::NoSuchTopic,
-            Some(Code::PolicyViolation | Code::InvalidRecord | Code::InvalidTimestamp) => {
-                Self::Refused
+            Some(Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic) => {
+                Self::NoSuchTopic
             }
+            Some(Code::PolicyViolation | Code::InvalidRecord | Code::InvalidTimestamp) => Self::Refused,
             Some(
                 Code::Fatal
                 | Code::Fenced
@@ -115,9 +106,7 @@ pub type PublishError = DeliveryError;
 
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            key, topic, detail, ..
-        } = self;
+        let Self { key, topic, detail, .. } = self;
         let what = match self.cause {
             Cause::TimedOut => {
                 "was not acknowledged within the delivery timeout; it may have been written all the same"
@@ -126,9 +115,7 @@ impl fmt::Display for DeliveryError {
             Cause::NotAuthorised => "was refused: the user may not write to the topic",
             Cause::NoSuchTopic => "was not delivered: the topic or partition does not exist",
             Cause::Refused => "was refused by a policy of the broker",
-            Cause::Fatal => {
-                "was not delivered: the idempotent session is broken, make a new publisher"
-            }
+            Cause::Fatal => "was not delivered: the idempotent session is broken, make a new publisher",
             Cause::Closed => "was not delivered: the publisher was closed before",
             Cause::Encoding => "does not fit its schema",
             Cause::Other(_) => "was not delivered",
@@ -149,11 +136,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            sent_at: Instant::now(),
-            answer: OnceLock::new(),
-            waiting: AtomicWaker::new(),
-        })
+        Arc::new(Self { sent_at: Instant::now(), answer: OnceLock::new(), waiting: AtomicWaker::new() })
     }
 
     /// Called once, from librdkafka's thread.
@@ -171,10 +154,7 @@ pub struct DeliveryFuture(pub(crate) Arc<Slot>);
 impl DeliveryFuture {
     /// The answer, if there is one already.
     pub fn answer(&self) -> Option<Result<Delivered, DeliveryError>> {
-        self.0
-            .answer
-            .get()
-            .map(|answer| answer.clone().map_err(|error| *error))
+        self.0.answer.get().map(|answer| answer.clone().map_err(|error| *error))
     }
 }
 

@@ -33,11 +33,7 @@ impl<E: Event> Encoder<E> {
     /// An encoder that puts `schema_id`, the registry's number for `E::SCHEMA`, into the header.
     pub fn new(schema_id: u32) -> Result<Self, EncodeError> {
         let [a, b, c, d] = schema_id.to_be_bytes();
-        Ok(Self {
-            header: [0, a, b, c, d],
-            writer: writer_of(E::SCHEMA)?,
-            event: PhantomData,
-        })
+        Ok(Self { header: [0, a, b, c, d], writer: writer_of(E::SCHEMA)?, event: PhantomData })
     }
 
     /// Appends the encoded event. After an error the buffer holds part of it.
@@ -50,9 +46,7 @@ impl<E: Event> Encoder<E> {
 
 impl<E> fmt::Debug for Encoder<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encoder")
-            .field("header", &self.header)
-            .finish()
+        f.debug_struct("Encoder").field("header", &self.header).finish()
     }
 }
 
@@ -66,9 +60,7 @@ fn writer_of(text: &'static str) -> Result<&'static GenericDatumWriter<'static>,
         return Ok(writer);
     }
     let schema: &'static Schema = Box::leak(Box::new(Schema::parse_str(text)?));
-    let writer = GenericDatumWriter::builder(schema)
-        .human_readable(false)
-        .build()?;
+    let writer = GenericDatumWriter::builder(schema).human_readable(false).build()?;
     let writer: &'static _ = Box::leak(Box::new(writer));
     writers.insert(text, writer);
     Ok(writer)
@@ -83,10 +75,7 @@ mod tests {
     fn golden_events_encode_to_the_golden_bytes() {
         let encoder = Encoder::<OrderEvent>::new(golden::SCHEMA_ID).unwrap();
         // The other examples are valid but not what this writer would choose.
-        for good in golden::good()
-            .iter()
-            .filter(|g| ["typical", "minimal", "wide"].contains(&g.name))
-        {
+        for good in golden::good().iter().filter(|g| ["typical", "minimal", "wide"].contains(&g.name)) {
             let mut buffer = Vec::new();
             encoder.encode(&good.event, &mut buffer).unwrap();
             assert_eq!(buffer, good.bytes, "{}", good.name);

@@ -43,9 +43,7 @@ mod session;
 mod telemetry;
 mod trace;
 
-pub use config::{
-    Compression, InvalidConfig, PublisherConfig, Registry, Sasl, Secret, Security, Tls,
-};
+pub use config::{Compression, InvalidConfig, PublisherConfig, Registry, Sasl, Secret, Security, Tls};
 pub use delivery::{Cause, Delivered, DeliveryError, DeliveryFuture, PublishError};
 pub use encode::{EncodeError, Encoder};
 pub use event::Event;

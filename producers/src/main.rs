@@ -1,11 +1,7 @@
 //! `millrace-publish`: order events as JSON lines from standard input to Kafka. It never changes an event, and never
 //! stops at a bad line: it names it, goes on, and says so with its exit status.
 
-#![allow(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "a command line talks to its user"
-)]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line talks to its user")]
 
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -14,8 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use millrace_producers::{
-    Cause, Compression, DeliveryFuture, EventPublisher, PublisherConfig, Sasl, Secret, Security,
-    Tls,
+    Cause, Compression, DeliveryFuture, EventPublisher, PublisherConfig, Sasl, Secret, Security, Tls,
 };
 use millrace_schemas::OrderEvent;
 
@@ -26,18 +21,10 @@ use millrace_schemas::OrderEvent;
 #[command(name = "millrace-publish", version)]
 struct Options {
     /// Kafka brokers, host:port, separated by commas
-    #[arg(
-        long,
-        env = "MILLRACE_BOOTSTRAP_SERVERS",
-        default_value = "localhost:9092"
-    )]
+    #[arg(long, env = "MILLRACE_BOOTSTRAP_SERVERS", default_value = "localhost:9092")]
     bootstrap_servers: String,
     /// Schema registry
-    #[arg(
-        long,
-        env = "MILLRACE_REGISTRY_URL",
-        default_value = "http://localhost:8081"
-    )]
+    #[arg(long, env = "MILLRACE_REGISTRY_URL", default_value = "http://localhost:8081")]
     registry: String,
     /// User for the registry; its password comes from MILLRACE_REGISTRY_PASSWORD
     #[arg(long)]
@@ -71,16 +58,10 @@ struct Options {
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .init();
     let options = Options::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return not_started(&error),
     };
@@ -95,17 +76,12 @@ async fn run(options: &Options) -> ExitCode {
         },
         Err(error) => return not_started(&error),
     };
-    let mut tally = Tally {
-        verbose: options.verbose,
-        ..Tally::default()
-    };
+    let mut tally = Tally { verbose: options.verbose, ..Tally::default() };
     let lines = std::io::stdin().lock().lines().zip(1_u64..);
     for (line, number) in lines {
         let event = match line {
             Ok(line) if line.trim().is_empty() => continue,
-            Ok(line) => {
-                serde_json::from_str::<OrderEvent>(&line).map_err(|error| error.to_string())
-            }
+            Ok(line) => serde_json::from_str::<OrderEvent>(&line).map_err(|error| error.to_string()),
             // Not text, or standard input broke: both end with this line named.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(error.to_string()),
             Err(error) => {
@@ -131,15 +107,8 @@ async fn run(options: &Options) -> ExitCode {
         eprintln!("millrace-publish: {error}");
         tally.failed += 1;
     }
-    eprintln!(
-        "millrace-publish: {} published, {} not",
-        tally.published, tally.failed
-    );
-    if tally.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    }
+    eprintln!("millrace-publish: {} published, {} not", tally.published, tally.failed);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 fn not_started(error: &dyn std::fmt::Display) -> ExitCode {
@@ -156,9 +125,7 @@ impl Options {
             config.compression = Compression::None;
         }
         config.registry.username = self.registry_user.clone();
-        config.registry.password = std::env::var("MILLRACE_REGISTRY_PASSWORD")
-            .ok()
-            .map(Secret::new);
+        config.registry.password = std::env::var("MILLRACE_REGISTRY_PASSWORD").ok().map(Secret::new);
         let sasl = match &self.sasl_user {
             None => None,
             Some(username) => Some(Sasl {
@@ -166,15 +133,10 @@ impl Options {
                 username: username.clone(),
                 password: std::env::var("MILLRACE_SASL_PASSWORD")
                     .map(Secret::new)
-                    .map_err(|_| {
-                        "--sasl-user needs the password in MILLRACE_SASL_PASSWORD".to_owned()
-                    })?,
+                    .map_err(|_| "--sasl-user needs the password in MILLRACE_SASL_PASSWORD".to_owned())?,
             }),
         };
-        let tls = Tls {
-            ca_file: self.tls_ca.clone(),
-            ..Tls::default()
-        };
+        let tls = Tls { ca_file: self.tls_ca.clone(), ..Tls::default() };
         config.security = match (sasl, self.tls) {
             (None, false) => Security::Plaintext,
             (None, true) => Security::Ssl { tls },
@@ -224,10 +186,7 @@ impl Tally {
             Ok(delivered) => {
                 self.published += 1;
                 if self.verbose {
-                    println!(
-                        "line {line}: partition {}, offset {}",
-                        delivered.partition, delivered.offset
-                    );
+                    println!("line {line}: partition {}, offset {}", delivered.partition, delivered.offset);
                 }
             }
             Err(error) => self.bad(line, &error.to_string()),

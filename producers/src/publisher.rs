@@ -70,13 +70,7 @@ impl<E: Event> EventPublisher<E> {
     /// events fail with [`Cause::TimedOut`] after the delivery timeout.
     pub async fn connect(config: PublisherConfig) -> Result<Self, ConnectError> {
         let client = config.client_config()?;
-        let id = schema_id(
-            &config.registry,
-            &config.topic,
-            E::SCHEMA,
-            config.register_schema,
-        )
-        .await?;
+        let id = schema_id(&config.registry, &config.topic, E::SCHEMA, config.register_schema).await?;
         let session = Arc::new(Session {
             telemetry: Telemetry::new(&config.topic),
             room: Semaphore::new(config.max_in_flight_events as usize),
@@ -91,9 +85,7 @@ impl<E: Event> EventPublisher<E> {
             producer: Some(client.create_with_context(Reports(Arc::clone(&session)))?),
             session,
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Sends an event and waits until it is written, or given up.
@@ -108,11 +100,7 @@ impl<E: Event> EventPublisher<E> {
     }
 
     /// Like [`send`](Self::send), with the `traceparent` of the work that the event comes from, or none.
-    pub async fn send_traced(
-        &self,
-        event: &E,
-        trace: Option<TraceParent>,
-    ) -> Result<DeliveryFuture, PublishError> {
+    pub async fn send_traced(&self, event: &E, trace: Option<TraceParent>) -> Result<DeliveryFuture, PublishError> {
         let session = &*self.shared.session;
         let Ok(permit) = session.room.acquire().await else {
             return Err(self.refusal(event, Cause::Closed, "the publisher is closed".into()));
@@ -120,16 +108,14 @@ impl<E: Event> EventPublisher<E> {
         let handed_over = BUFFERS.with_borrow_mut(|buffers| {
             buffers.fill(&self.shared.encoder, event)?;
             let slot = Slot::new();
-            Ok(
-                match self.hand_over(&buffers.key, &buffers.value, trace, slot) {
-                    // The slow way has to wait, and the buffers belong to the thread.
-                    Err((error, slot)) if queue_full(&error) => {
-                        HandOver::QueueFull(buffers.key.clone(), buffers.value.clone(), slot)
-                    }
-                    Err((error, _)) => HandOver::Refused(error),
-                    Ok(future) => HandOver::Done(future),
-                },
-            )
+            Ok(match self.hand_over(&buffers.key, &buffers.value, trace, slot) {
+                // The slow way has to wait, and the buffers belong to the thread.
+                Err((error, slot)) if queue_full(&error) => {
+                    HandOver::QueueFull(buffers.key.clone(), buffers.value.clone(), slot)
+                }
+                Err((error, _)) => HandOver::Refused(error),
+                Ok(future) => HandOver::Done(future),
+            })
         });
         let future = match handed_over {
             Ok(HandOver::Done(future)) => future,
@@ -173,10 +159,7 @@ impl<E: Event> EventPublisher<E> {
                 if let Some(producer) = &self.shared.producer {
                     producer.purge(PurgeConfig::default().queue().inflight());
                 }
-                Err(CloseError {
-                    undelivered,
-                    deadline,
-                })
+                Err(CloseError { undelivered, deadline })
             }
         }
     }
@@ -199,10 +182,7 @@ impl<E: Event> EventPublisher<E> {
             key: Some(key),
             timestamp: None,
             headers: trace.map(|trace| {
-                let header = Header {
-                    key: "traceparent",
-                    value: Some(trace.as_bytes()),
-                };
+                let header = Header { key: "traceparent", value: Some(trace.as_bytes()) };
                 OwnedHeaders::new_with_capacity(1).insert(header)
             }),
             delivery_opaque: Arc::clone(&slot),
@@ -238,9 +218,7 @@ impl<E: Event> EventPublisher<E> {
 
     fn refused_by_client(&self, event: &E, error: &KafkaError) -> PublishError {
         let cause = Cause::of(error);
-        let fatal = (cause == Cause::Fatal)
-            .then(|| self.shared.producer.as_ref()?.client().fatal_error())
-            .flatten();
+        let fatal = (cause == Cause::Fatal).then(|| self.shared.producer.as_ref()?.client().fatal_error()).flatten();
         let detail = match fatal {
             Some((code, text)) => format!("{text} ({code:?})"),
             None => describe(error),
@@ -263,9 +241,7 @@ impl<E: Event> EventPublisher<E> {
 
 impl<E> Clone for EventPublisher<E> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -8,9 +8,7 @@ use schema_registry_converter::async_impl::schema_registry::{
     SrSettings, get_schema_by_subject, get_schema_by_subject_and_version,
 };
 use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common::{
-    RawError, SchemaType, SubjectNameStrategy, SuppliedSchema,
-};
+use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SubjectNameStrategy, SuppliedSchema};
 
 use crate::Registry;
 
@@ -18,9 +16,7 @@ use crate::Registry;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No answer from the registry.
-    #[error(
-        "schema registry {url} cannot be reached: {detail}. Is the address right, and is it running?"
-    )]
+    #[error("schema registry {url} cannot be reached: {detail}. Is the address right, and is it running?")]
     Unreachable {
         /// Address tried.
         url: String,
@@ -75,27 +71,18 @@ pub enum RegistryError {
 }
 
 /// The id of `schema` under the subject `<topic>-value`: registers it when `register`, else only looks it up.
-pub async fn schema_id(
-    registry: &Registry,
-    topic: &str,
-    schema: &str,
-    register: bool,
-) -> Result<u32, RegistryError> {
+pub async fn schema_id(registry: &Registry, topic: &str, schema: &str, register: bool) -> Result<u32, RegistryError> {
     let subject = format!("{topic}-value");
     let explain = |error: SRCError| explain(registry, &subject, &error);
     let settings = settings(registry).map_err(explain)?;
     if register {
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, schema.to_owned());
-        let strategy =
-            SubjectNameStrategy::TopicNameStrategyWithSchema(topic.to_owned(), false, supplied);
+        let strategy = SubjectNameStrategy::TopicNameStrategyWithSchema(topic.to_owned(), false, supplied);
         let registered = get_schema_by_subject(&settings, &strategy).await;
         return registered.map(|schema| schema.id).map_err(explain);
     }
-    let not_registered = |state| RegistryError::NotRegistered {
-        url: registry.url.clone(),
-        subject: subject.clone(),
-        state,
-    };
+    let not_registered =
+        |state| RegistryError::NotRegistered { url: registry.url.clone(), subject: subject.clone(), state };
     match get_schema_by_subject_and_version(&settings, &subject, None).await {
         Ok(latest) => match (Schema::parse_str(&latest.schema), Schema::parse_str(schema)) {
             (Ok(theirs), Ok(ours)) if theirs == ours => Ok(latest.id),
@@ -121,38 +108,20 @@ fn settings(registry: &Registry) -> Result<SrSettings, SRCError> {
 fn explain(registry: &Registry, subject: &str, error: &SRCError) -> RegistryError {
     let (url, subject) = (registry.url.clone(), subject.to_owned());
     let chain = chain(error);
-    let detail = chain
-        .last()
-        .map_or_else(|| error.error.clone(), |last| last.to_string());
+    let detail = chain.last().map_or_else(|| error.error.clone(), |last| last.to_string());
     match code(error) {
-        Some(code) if code == 409 || code / 100 == 409 => RegistryError::Incompatible {
-            url,
-            subject,
-            detail,
-        },
+        Some(code) if code == 409 || code / 100 == 409 => RegistryError::Incompatible { url, subject, detail },
         Some(code) if matches!(code, 401 | 403) || matches!(code / 100, 401 | 403) => {
-            RegistryError::NotAuthorised {
-                url,
-                subject,
-                code,
-                detail,
-            }
+            RegistryError::NotAuthorised { url, subject, code, detail }
         }
         None if error.retriable => RegistryError::Unreachable { url, detail },
-        _ => RegistryError::Other {
-            url,
-            subject,
-            detail,
-        },
+        _ => RegistryError::Other { url, subject, detail },
     }
 }
 
 /// The registry's own code: an HTTP status, or one with two more digits.
 fn code(error: &SRCError) -> Option<u32> {
-    chain(error)
-        .into_iter()
-        .find_map(|cause| cause.downcast_ref::<RawError>())
-        .map(|raw| raw.error_code)
+    chain(error).into_iter().find_map(|cause| cause.downcast_ref::<RawError>()).map(|raw| raw.error_code)
 }
 
 fn chain(error: &SRCError) -> Vec<&(dyn Error + 'static)> {

@@ -41,10 +41,7 @@ impl ProducerContext for Reports {
         slot.settle(match result {
             Ok(message) => {
                 session.telemetry.delivered(slot.sent_at.elapsed());
-                Ok(Delivered {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                })
+                Ok(Delivered { partition: message.partition(), offset: message.offset() })
             }
             Err((error, message)) => {
                 let cause = Cause::of(error);
@@ -69,10 +66,9 @@ impl ProducerContext for Reports {
 impl ClientContext for Reports {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error => tracing::error!(facility, "{message}"),
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(facility, "{message}")
+            }
             RDKafkaLogLevel::Warning => tracing::warn!(facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
                 tracing::info!(facility, "{message}")
@@ -83,11 +79,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         // Not the answer to any event: librdkafka goes on trying, and each event gets its answer in time.
-        tracing::warn!(
-            topic = self.0.topic,
-            error = describe(&error),
-            "Kafka client: {reason}"
-        );
+        tracing::warn!(topic = self.0.topic, error = describe(&error), "Kafka client: {reason}");
     }
 }
 

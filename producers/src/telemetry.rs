@@ -13,11 +13,7 @@ const IN_FLIGHT: &str = "millrace_producer_events_in_flight";
 
 /// Tells the installed recorder the help texts and units. Called by every publisher that connects; once is enough.
 pub fn describe_metrics() {
-    metrics::describe_counter!(
-        DELIVERED,
-        Unit::Count,
-        "Events that all in-sync replicas have acknowledged"
-    );
+    metrics::describe_counter!(DELIVERED, Unit::Count, "Events that all in-sync replicas have acknowledged");
     metrics::describe_counter!(
         FAILED,
         Unit::Count,
@@ -28,11 +24,7 @@ pub fn describe_metrics() {
         Unit::Seconds,
         "Time from handing an event to the client until its acknowledgement, linger and retries included"
     );
-    metrics::describe_gauge!(
-        IN_FLIGHT,
-        Unit::Count,
-        "Events handed to the client and not yet answered"
-    );
+    metrics::describe_gauge!(IN_FLIGHT, Unit::Count, "Events handed to the client and not yet answered");
 }
 
 /// Handles, looked up once because a look-up by name costs more than encoding an event.
