@@ -60,30 +60,10 @@ macro_rules! files {
     };
 }
 
-const GOOD_HEX: &[(&str, &str)] = files!(
-    "good",
-    "hex",
-    [
-        "typical",
-        "minimal",
-        "wide",
-        "negative_block_count",
-        "several_blocks",
-        "padded_decimal",
-    ]
-);
-const GOOD_JSON: &[(&str, &str)] = files!(
-    "good",
-    "json",
-    [
-        "typical",
-        "minimal",
-        "wide",
-        "negative_block_count",
-        "several_blocks",
-        "padded_decimal",
-    ]
-);
+const GOOD_HEX: &[(&str, &str)] =
+    files!("good", "hex", ["typical", "minimal", "wide", "negative_block_count", "several_blocks", "padded_decimal",]);
+const GOOD_JSON: &[(&str, &str)] =
+    files!("good", "json", ["typical", "minimal", "wide", "negative_block_count", "several_blocks", "padded_decimal",]);
 const BAD_HEX: &[(&str, &str)] = files!(
     "bad",
     "hex",
@@ -126,10 +106,7 @@ const BAD_HEX: &[(&str, &str)] = files!(
 );
 
 /// Values that must be read.
-#[allow(
-    clippy::expect_used,
-    reason = "the files are part of this crate, and a test reads them all"
-)]
+#[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
 pub fn good() -> Vec<Good> {
     GOOD_HEX
         .iter()
@@ -143,10 +120,7 @@ pub fn good() -> Vec<Good> {
 }
 
 /// Values that must be refused.
-#[allow(
-    clippy::expect_used,
-    reason = "the files are part of this crate, and a test reads them all"
-)]
+#[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
 pub fn bad() -> Vec<Bad> {
     BAD_HEX
         .iter()
@@ -174,10 +148,7 @@ pub fn with_schema_id(value: &[u8], schema_id: u32) -> Vec<u8> {
     value
 }
 
-#[allow(
-    clippy::expect_used,
-    reason = "the files are part of this crate, and a test reads them all"
-)]
+#[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
 fn read_hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text
         .lines()
@@ -186,14 +157,8 @@ fn read_hex(text: &str) -> Vec<u8> {
         .filter(|c| !c.is_whitespace())
         .map(|c| c.to_digit(16).expect("golden file holds hex digits") as u8)
         .collect();
-    assert!(
-        digits.len().is_multiple_of(2),
-        "golden file holds whole bytes"
-    );
-    digits
-        .chunks_exact(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect()
+    assert!(digits.len().is_multiple_of(2), "golden file holds whole bytes");
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 #[cfg(test)]
@@ -206,9 +171,7 @@ mod tests {
     fn read(value: &[u8]) -> Result<(OrderEvent, usize), apache_avro::Error> {
         let schema = Schema::parse_str(ORDER_EVENT_V1).unwrap();
         let mut datum = value.get(5..).unwrap_or_default();
-        let event = GenericDatumReader::builder(&schema)
-            .build()?
-            .read_deser(&mut datum)?;
+        let event = GenericDatumReader::builder(&schema).build()?.read_deser(&mut datum)?;
         Ok((event, datum.len()))
     }
 
@@ -229,12 +192,7 @@ mod tests {
             // apache-avro skips the size of a block unread, so it cannot see that it lies.
             let blind = bad.name.starts_with("block_size_");
             assert!(blind || !(header_ok && whole), "{} can be read", bad.name);
-            assert!(
-                REASONS.contains(&bad.reason),
-                "{}: {}",
-                bad.name,
-                bad.reason
-            );
+            assert!(REASONS.contains(&bad.reason), "{}: {}", bad.name, bad.reason);
         }
     }
 
@@ -242,14 +200,9 @@ mod tests {
     fn every_file_of_the_golden_folders_is_listed() {
         for (folder, listed) in [("good", GOOD_HEX), ("bad", BAD_HEX)] {
             let path = format!("{}/golden/{folder}", env!("CARGO_MANIFEST_DIR"));
-            let on_disk = std::fs::read_dir(path).unwrap().filter(|entry| {
-                entry
-                    .as_ref()
-                    .unwrap()
-                    .path()
-                    .extension()
-                    .is_some_and(|e| e == "hex")
-            });
+            let on_disk = std::fs::read_dir(path)
+                .unwrap()
+                .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|e| e == "hex"));
             assert_eq!(on_disk.count(), listed.len(), "{folder}");
         }
     }
@@ -260,10 +213,7 @@ mod tests {
         let moved = with_schema_id(typical, 0x0102_0304);
         assert_eq!(moved[..5], [0, 1, 2, 3, 4]);
         assert_eq!(moved[5..], typical[5..]);
-        for bad in bad()
-            .iter()
-            .filter(|b| !b.bytes.starts_with(&[0, 0, 0, 0, 1]))
-        {
+        for bad in bad().iter().filter(|b| !b.bytes.starts_with(&[0, 0, 0, 0, 1])) {
             assert_eq!(with_schema_id(&bad.bytes, 77), bad.bytes, "{}", bad.name);
         }
     }

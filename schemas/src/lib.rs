@@ -8,9 +8,7 @@ mod money;
 mod records;
 
 pub use money::Decimal2;
-pub use records::{
-    Channel, Customer, Item, OrderData, OrderEvent, OrderEventType, Product, Shipping,
-};
+pub use records::{Channel, Customer, Item, OrderData, OrderEvent, OrderEventType, Product, Shipping};
 
 /// Avro schema of [`OrderEvent`], version 1.
 pub const ORDER_EVENT_V1: &str = include_str!("../avro/order_event/v1.avsc");
@@ -52,10 +50,7 @@ mod tests {
             let (back, size) = round_trip(ORDER_EVENT_V1, &good.event);
             assert_eq!(back, good.event, "{}", good.name);
             if good.name == "typical" {
-                assert!(
-                    (200..300).contains(&size),
-                    "typical event takes {size} bytes"
-                );
+                assert!((200..300).contains(&size), "typical event takes {size} bytes");
             }
         }
     }
@@ -82,10 +77,7 @@ mod tests {
     fn tables_can_be_made_again_and_name_no_database() {
         for (name, sql) in CLICKHOUSE_DDL {
             let table = name.split_once('_').unwrap().1;
-            assert!(
-                sql.contains(&format!("CREATE TABLE IF NOT EXISTS {table}\n")),
-                "{name}"
-            );
+            assert!(sql.contains(&format!("CREATE TABLE IF NOT EXISTS {table}\n")), "{name}");
         }
         assert!(CLICKHOUSE_DDL.is_sorted());
     }

@@ -17,11 +17,7 @@ impl Decimal2 {
     /// Index of the first byte of the big-endian form that is needed to keep the sign.
     fn first_byte(self) -> usize {
         // A leading byte may go while the sign bit of the rest still says the same.
-        let sign_bits = if self.0 < 0 {
-            self.0.leading_ones()
-        } else {
-            self.0.leading_zeros()
-        };
+        let sign_bits = if self.0 < 0 { self.0.leading_ones() } else { self.0.leading_zeros() };
         (sign_bits as usize - 1) / 8
     }
 
@@ -32,9 +28,7 @@ impl Decimal2 {
         // A writer may pad: longer than 8 bytes is fine as long as the padding is only sign.
         let (padding, digits) = bytes.split_at(bytes.len().saturating_sub(8));
         let start = if negative { -1_i64 } else { 0 };
-        let value = digits
-            .iter()
-            .fold(start, |value, &byte| (value << 8) | i64::from(byte));
+        let value = digits.iter().fold(start, |value, &byte| (value << 8) | i64::from(byte));
         let fits = padding.iter().all(|&byte| byte == sign) && (value < 0) == negative;
         fits.then_some(Self(value))
     }
@@ -78,10 +72,7 @@ impl FromStr for Decimal2 {
             cents *= 10;
         }
         let whole: i64 = whole.parse().map_err(|_| NotMoney)?;
-        let value = whole
-            .checked_mul(100)
-            .and_then(|v| v.checked_add(cents))
-            .ok_or(NotMoney)?;
+        let value = whole.checked_mul(100).and_then(|v| v.checked_add(cents)).ok_or(NotMoney)?;
         Ok(Self(if negative { -value } else { value }))
     }
 }
@@ -116,8 +107,7 @@ impl Visitor<'_> for MoneyVisitor {
     }
 
     fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Decimal2, E> {
-        Decimal2::from_avro_bytes(bytes)
-            .ok_or_else(|| E::custom("decimal is empty or does not fit 64 bits"))
+        Decimal2::from_avro_bytes(bytes).ok_or_else(|| E::custom("decimal is empty or does not fit 64 bits"))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Decimal2, E> {
@@ -125,16 +115,11 @@ impl Visitor<'_> for MoneyVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, whole: i64) -> Result<Decimal2, E> {
-        whole
-            .checked_mul(100)
-            .map(Decimal2)
-            .ok_or_else(|| E::custom(NotMoney))
+        whole.checked_mul(100).map(Decimal2).ok_or_else(|| E::custom(NotMoney))
     }
 
     fn visit_u64<E: de::Error>(self, whole: u64) -> Result<Decimal2, E> {
-        i64::try_from(whole)
-            .map_err(E::custom)
-            .and_then(|whole| self.visit_i64(whole))
+        i64::try_from(whole).map_err(E::custom).and_then(|whole| self.visit_i64(whole))
     }
 }
 
@@ -155,11 +140,7 @@ mod tests {
             (i64::MIN, i64::MIN.to_be_bytes().to_vec()),
         ] {
             let money = Decimal2(cents);
-            assert_eq!(
-                cents.to_be_bytes()[money.first_byte()..],
-                expected,
-                "{cents}"
-            );
+            assert_eq!(cents.to_be_bytes()[money.first_byte()..], expected, "{cents}");
             assert_eq!(Decimal2::from_avro_bytes(&expected), Some(money));
             let padding = if cents < 0 { 0xff } else { 0x00 };
             let padded = [vec![padding; 9], expected].concat();
@@ -178,27 +159,12 @@ mod tests {
 
     #[test]
     fn text_is_exact_in_both_directions() {
-        for (text, cents) in [
-            ("0.00", 0),
-            ("19.99", 1999),
-            ("-0.01", -1),
-            ("-12.30", -1230),
-        ] {
+        for (text, cents) in [("0.00", 0), ("19.99", 1999), ("-0.01", -1), ("-12.30", -1230)] {
             assert_eq!(text.parse(), Ok(Decimal2(cents)));
             assert_eq!(Decimal2(cents).to_string(), text);
         }
         assert_eq!("7.5".parse(), Ok(Decimal2(750)));
-        for text in [
-            "",
-            "-",
-            ".5",
-            "1.",
-            "1.234",
-            "1e3",
-            "+1.00",
-            "1.-5",
-            "99999999999999999999",
-        ] {
+        for text in ["", "-", ".5", "1.", "1.234", "1e3", "+1.00", "1.-5", "99999999999999999999"] {
             assert_eq!(text.parse::<Decimal2>(), Err(NotMoney), "{text}");
         }
     }
