@@ -29,7 +29,7 @@ pub use self::{
 };
 pub(crate) use self::{
     problem::{did_you_mean, nearest},
-    units::format_duration,
+    units::parse_duration,
 };
 
 use self::reader::{Context, Section};
@@ -262,6 +262,15 @@ fn read(mut root: Section<'_, '_>, outside: &Outside<'_>) -> Option<Config> {
         topics: topics?,
         warnings,
     })
+}
+
+/// The printed default, changed by a test.
+#[cfg(test)]
+pub(crate) fn example(change: impl FnOnce(String) -> String) -> Config {
+    let text = change(DEFAULT.to_owned());
+    let outside =
+        Outside { directory: Path::new(""), variable: &|_| None, file: &|_| Ok("password of a test".to_owned()) };
+    parse(&text, &outside).0.unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 fn why_unreadable(path: &Path, error: &io::Error) -> String {

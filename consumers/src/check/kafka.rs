@@ -1,0 +1,231 @@
+//! Looks at Kafka: brokers, topics, what compaction is set to, and the consumer group. It joins no group.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, ClientContext, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+    types::RDKafkaErrorCode,
+};
+
+use super::{count, report::Part};
+use crate::config::{Config, Kafka};
+
+/// Keeps the last reason that librdkafka gave for a connection that failed; its calls themselves say only "timed out".
+#[derive(Clone, Default)]
+struct LastReason(Arc<Mutex<Option<String>>>);
+
+impl ClientContext for LastReason {
+    fn error(&self, _: KafkaError, reason: &str) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The later "all brokers are down" only sums up what the earlier ones said.
+        if last.is_none() || !reason.contains("brokers are down") {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ConsumerContext for LastReason {}
+
+impl LastReason {
+    fn text(&self) -> String {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => format!(" ({reason})"),
+            None => String::new(),
+        }
+    }
+}
+
+/// A topic that must exist.
+struct Wanted<'a> {
+    name: &'a str,
+    role: String,
+    compacted: bool,
+}
+
+/// Whether librdkafka takes the properties.
+pub(super) fn properties(part: &mut Part, kafka: &Kafka) {
+    if let Err(error) = client_config(kafka).create_native_config() {
+        let text = match error {
+            // The value is left out: it may be a secret.
+            KafkaError::ClientConfig(_, reason, name, _) => format!("kafka.properties.\"{name}\": {reason}"),
+            other => other.to_string(),
+        };
+        part.bad(text);
+    }
+}
+
+pub(super) async fn check(config: &Config, timeout: Duration) -> Part {
+    let mut wanted = Vec::new();
+    for topic in &config.topics {
+        let name = &topic.spec.topic;
+        wanted.push(Wanted { name, role: "events".to_owned(), compacted: false });
+        wanted.push(Wanted {
+            name: &topic.dead_letter_topic,
+            role: format!("dead letters of {name}"),
+            compacted: false,
+        });
+        for lookup in &topic.spec.lookups {
+            if !wanted.iter().any(|other: &Wanted<'_>| other.name == lookup.topic) {
+                let role = format!("lookup {} of {name}", lookup.name);
+                wanted.push(Wanted { name: &lookup.topic, role, compacted: true });
+            }
+        }
+    }
+    let kafka = config.kafka.clone();
+    let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.to_owned()).collect();
+    let events: Vec<String> = config.topics.iter().map(|topic| topic.spec.topic.clone()).collect();
+    let looked = tokio::task::spawn_blocking(move || look(&kafka, &names, &events, timeout)).await;
+    let mut part = Part::new("kafka");
+    match looked {
+        Err(error) => part.bad(format!("the check itself failed: {error}")),
+        Ok(Err(problem)) => {
+            part.bad(problem);
+            part.skipped(format!("{} not looked at", count(wanted.len(), "topic")));
+        }
+        Ok(Ok(seen)) => {
+            part.good(format!("{} answers, {}", config.kafka.bootstrap_servers, count(seen.brokers, "broker")));
+            let mut exist = Vec::new();
+            for (wanted, partitions) in wanted.iter().zip(seen.partitions) {
+                match partitions {
+                    Ok(0) => part.bad(missing(wanted)),
+                    Ok(partitions) => {
+                        part.good(format!(
+                            "topic {} ({}): {}",
+                            wanted.name,
+                            wanted.role,
+                            count(partitions, "partition")
+                        ));
+                        exist.push(wanted);
+                    }
+                    Err(problem) => part.bad(format!("topic {} ({}): {problem}", wanted.name, wanted.role)),
+                }
+            }
+            match seen.group {
+                Ok(()) => part.good(format!("group {} may be used", config.kafka.group_id)),
+                Err(problem) => part.bad(problem),
+            }
+            let compacted = exist.into_iter().filter(|wanted| wanted.compacted).collect::<Vec<_>>();
+            compaction(&mut part, &config.kafka, &compacted, timeout).await;
+        }
+    }
+    part
+}
+
+fn missing(wanted: &Wanted<'_>) -> String {
+    let compact = if wanted.compacted { " --config cleanup.policy=compact" } else { "" };
+    format!(
+        "topic {name} ({role}) does not exist: make it with `kafka-topics.sh --create --topic {name}{compact}`, or correct the name",
+        name = wanted.name,
+        role = wanted.role
+    )
+}
+
+struct Seen {
+    brokers: usize,
+    partitions: Vec<Result<usize, String>>,
+    group: Result<(), String>,
+}
+
+fn look(kafka: &Kafka, topics: &[String], events: &[String], timeout: Duration) -> Result<Seen, String> {
+    let reason = LastReason::default();
+    let consumer: BaseConsumer<LastReason> = client_config(kafka)
+        .set("group.id", &kafka.group_id)
+        .set("enable.auto.commit", "false")
+        .create_with_context(reason.clone())
+        .map_err(|error| format!("librdkafka refuses the configuration: {error}"))?;
+    let metadata = consumer.fetch_metadata(topics.first().map(String::as_str), timeout);
+    // Errors of the connection wait in the queue until somebody polls.
+    consumer.poll(Duration::ZERO);
+    let metadata = metadata.map_err(|error| {
+        format!(
+            "no broker at {} answered within {} s{}: is it running, and are kafka.bootstrap_servers and kafka.security_protocol right? [{error}]",
+            kafka.bootstrap_servers,
+            timeout.as_secs_f64(),
+            reason.text()
+        )
+    })?;
+    let partitions = topics
+        .iter()
+        .map(|topic| {
+            let metadata = consumer.fetch_metadata(Some(topic), timeout).map_err(|error| error.to_string())?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            match found.map(|found| (found.error(), found.partitions().len())) {
+                None => Ok(0),
+                Some((None, partitions)) => Ok(partitions),
+                Some((Some(error), partitions)) => match RDKafkaErrorCode::from(error) {
+                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Ok(0),
+                    RDKafkaErrorCode::TopicAuthorizationFailed => {
+                        Err("this user may not see it; grant it DESCRIBE and READ, and WRITE on dead letters"
+                            .to_owned())
+                    }
+                    error => Err(format!("{error} ({partitions} partitions)")),
+                },
+            }
+        })
+        .collect();
+    Ok(Seen { brokers: metadata.brokers().len(), partitions, group: group(&consumer, kafka, events, timeout) })
+}
+
+/// Asks for committed offsets, which tells whether the group's coordinator answers and lets this user in.
+fn group(
+    consumer: &BaseConsumer<LastReason>,
+    kafka: &Kafka,
+    events: &[String],
+    timeout: Duration,
+) -> Result<(), String> {
+    let mut list = TopicPartitionList::new();
+    for topic in events {
+        list.add_partition(topic, 0);
+    }
+    match consumer.committed_offsets(list, timeout).map_err(|error| error.rdkafka_error_code()) {
+        Ok(_) | Err(Some(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
+        Err(Some(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+            Err(format!("group {}: this user may not use it; grant it READ on the group", kafka.group_id))
+        }
+        Err(code) => {
+            let code = code.map_or_else(|| "no reason given".to_owned(), |code| code.to_string());
+            Err(format!("group {}: its committed offsets cannot be read: {code}", kafka.group_id))
+        }
+    }
+}
+
+async fn compaction(part: &mut Part, kafka: &Kafka, topics: &[&Wanted<'_>], timeout: Duration) {
+    if topics.is_empty() {
+        return;
+    }
+    let admin: AdminClient<LastReason> = match client_config(kafka).create_with_context(LastReason::default()) {
+        Ok(admin) => admin,
+        Err(error) => return part.bad(format!("librdkafka refuses the configuration: {error}")),
+    };
+    let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic.name)).collect();
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let described = match admin.describe_configs(&resources, &options).await {
+        Ok(described) => described,
+        Err(error) => return part.skipped(format!("whether lookup topics are compacted could not be asked: {error}")),
+    };
+    for (topic, described) in topics.iter().zip(described) {
+        match described {
+            Err(error) => part.skipped(format!("topic {}: whether it is compacted is not told: {error}", topic.name)),
+            Ok(described) => {
+                let policy = described.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default();
+                if !policy.split(',').any(|policy| policy.trim() == "compact") {
+                    part.bad(format!(
+                        "topic {name} ({role}) has cleanup.policy={policy}: its records expire, and lookups miss; set it with `kafka-configs.sh --alter --topic {name} --add-config cleanup.policy=compact`",
+                        name = topic.name,
+                        role = topic.role
+                    ));
+                }
+            }
+        }
+    }
+}
+
+fn client_config(kafka: &Kafka) -> ClientConfig {
+    kafka.client_properties().into_iter().collect()
+}

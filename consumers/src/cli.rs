@@ -1,0 +1,230 @@
+//! The command line of `millrace`: what can be asked for, and how the answer leaves. It does none of the work.
+//!
+//! Exit status: 0 it went well; 1 it failed, or `check` found a problem; 2 the command line or the configuration is wrong.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+
+use crate::{
+    check,
+    config::{self, Config, ConfigErrors, LogLevel, Secret},
+    migrate, run,
+    telemetry::{logs, metrics},
+};
+
+/// Avro events from Kafka into ClickHouse, exactly once.
+#[derive(Parser)]
+#[command(
+    name = "millrace",
+    version,
+    after_help = "Exit status: 0 good; 1 failed, or a problem found; 2 the command line or the configuration is wrong."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read, deduplicate, enrich and insert until told to stop (SIGTERM drains; a second one leaves at once)
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Least important log lines to write, over log.level of the configuration
+        #[arg(long, value_name = "LEVEL", value_parser = levels())]
+        log_level: Option<String>,
+    },
+    /// Try everything that `run` needs, write nothing, and tell every problem at once
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Look at the configuration only, without connections
+        #[arg(long)]
+        offline: bool,
+        /// One line of JSON instead of text
+        #[arg(long)]
+        json: bool,
+        /// Longest wait for one answer, with its unit
+        #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+        timeout: Duration,
+    },
+    /// Show what would be made or added in ClickHouse; with --apply, do it
+    Migrate {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// Run the plan
+        #[arg(long)]
+        apply: bool,
+        #[command(flatten)]
+        user: MigrateUser,
+    },
+    /// Print a commented default configuration
+    Config,
+}
+
+#[derive(Args)]
+struct ConfigFile {
+    /// Configuration file; `millrace config` prints one to start from
+    #[arg(long = "config", value_name = "FILE", env = "MILLRACE_CONFIG", default_value = "millrace.toml")]
+    path: PathBuf,
+}
+
+/// A user with the right to create tables; default: the configuration's.
+#[derive(Args)]
+struct MigrateUser {
+    /// ClickHouse user with the right to create and alter tables, instead of the configuration's
+    #[arg(long)]
+    user: Option<String>,
+    /// File with that user's password
+    #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_env")]
+    password_file: Option<PathBuf>,
+    /// Environment variable with that user's password
+    #[arg(long, value_name = "NAME", requires = "user")]
+    password_env: Option<String>,
+}
+
+/// Why a command ends with another status than 0.
+enum Failure {
+    /// Status 2.
+    Config(ConfigErrors),
+    /// Status 1.
+    Failed(anyhow::Error),
+    /// Status 1; everything has been said.
+    Told,
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Config(errors)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Does what the command line asks for.
+pub fn main() -> ExitCode {
+    let failure = match execute(Cli::parse().command) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(failure) => failure,
+    };
+    let (status, text) = match failure {
+        Failure::Config(errors) => (2, errors.to_string()),
+        Failure::Failed(error) => (1, format!("{error:#}").replace(['\n', '\r'], " ")),
+        Failure::Told => return ExitCode::from(1),
+    };
+    let mut stderr = io::stderr().lock();
+    for line in text.lines() {
+        // Nobody is left to be told if this fails.
+        _ = writeln!(stderr, "error: {line}");
+    }
+    ExitCode::from(status)
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run { config, log_level } => {
+            let mut config = Config::load(&config.path)?;
+            if let Some((_, level)) = LogLevel::NAMES.iter().find(|(name, _)| Some(*name) == log_level.as_deref()) {
+                config.log.level = *level;
+            }
+            logs::init(&config.log)?;
+            let rendering = metrics::install()?;
+            metrics::start_at_zero(&config.topics);
+            Ok(runtime()?.block_on(run::run(config, rendering))?)
+        }
+        Command::Check { config, offline, json, timeout } => check(&config.path, offline, json, timeout),
+        Command::Migrate { config, apply, user } => migrate(&config.path, apply, user),
+        Command::Config => Ok(print(config::DEFAULT)?),
+    }
+}
+
+fn check(path: &Path, offline: bool, json: bool, timeout: Duration) -> Result<(), Failure> {
+    let report = match Config::load(path) {
+        Ok(config) if offline => check::offline(&config),
+        Ok(config) => {
+            let runtime = runtime()?;
+            let report = runtime.block_on(check::check(&config, timeout));
+            // A client that still waits for its server must not hold the answer up.
+            runtime.shutdown_background();
+            report
+        }
+        Err(errors) if json => check::Report::from(errors),
+        Err(errors) => return Err(errors.into()),
+    };
+    print(&if json { format!("{}\n", report.to_json()) } else { report.to_string() })?;
+    if report.problems() == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+fn migrate(path: &Path, apply: bool, user: MigrateUser) -> Result<(), Failure> {
+    let mut config = Config::load(path)?;
+    if let Some(name) = user.user {
+        config.clickhouse.user = name;
+        config.clickhouse.password = match (user.password_file, user.password_env) {
+            (Some(file), _) => {
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("read the password of --user from {}", file.display()))?;
+                Secret::new(text.trim_end_matches(['\n', '\r']))
+            }
+            (None, Some(name)) => Secret::new(
+                std::env::var(&name)
+                    .with_context(|| format!("read the password of --user from the variable {name}"))?,
+            ),
+            (None, None) => Secret::new(""),
+        };
+    }
+    runtime()?.block_on(async {
+        let plan = migrate::plan(&config).await?;
+        print(&plan.to_string())?;
+        if apply {
+            let done = plan.apply(|line| print(&format!("{line}\n"))).await?;
+            print(&format!("Done: {done} of {} steps.\n", plan.steps().len()))?;
+        } else if !plan.steps().is_empty() {
+            print("Nothing has been done; run it with --apply.\n")?;
+        }
+        if apply && !plan.differences().is_empty() { Err(Failure::Told) } else { Ok(()) }
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+}
+
+/// To standard output; a reader that has seen enough, such as `head`, is no error.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("write to standard output"),
+    }
+}
+
+fn levels() -> PossibleValuesParser {
+    PossibleValuesParser::new(LogLevel::NAMES.iter().map(|(name, _)| *name))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "expected a duration such as 500ms, 10s or 1m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
