@@ -79,6 +79,16 @@ impl Assignment {
         }
     }
 
+    /// Whether a partition still waits for this very take-over.
+    pub fn is_taking_over(&self, attempt: Attempt, partition: i32) -> bool {
+        self.partitions.get(&partition) == Some(&State::TakingOver(attempt))
+    }
+
+    /// Whether any partition still waits for this take-over.
+    pub fn is_pending(&self, attempt: Attempt) -> bool {
+        self.partitions.values().any(|state| *state == State::TakingOver(attempt))
+    }
+
     /// Running partitions with the offset that each wants next.
     pub fn running(&self) -> impl Iterator<Item = (i32, i64)> + '_ {
         self.partitions.iter().filter_map(|(partition, state)| match state {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
 
-use crate::{dedup::Millis, record::DeadLetter, spec::BatchLimits};
+use crate::{dedup::Millis, dictionary::unique_dictionaries, record::DeadLetter, spec::BatchLimits};
 
 /// What is inserted, acknowledged and committed as one.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl Batcher {
         let chunks = std::mem::take(&mut self.chunks);
         let rows = match &chunks[..] {
             [only] => only.clone(),
-            _ => arrow_select::concat::concat_batches(&self.schema, &chunks)?,
+            _ => unique_dictionaries(&arrow_select::concat::concat_batches(&self.schema, &chunks)?)?,
         };
         self.rows = 0;
         self.bytes = 0;

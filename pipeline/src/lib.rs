@@ -17,6 +17,7 @@ pub mod dedup;
 pub mod reference;
 pub mod enrich;
 pub mod project;
+pub mod dictionary;
 pub mod batch;
 pub mod encode;
 

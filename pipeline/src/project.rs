@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, cast::AsArray, types::Int32Type,
+    Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, cast::AsArray, types::Int32Type,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
@@ -119,6 +119,8 @@ impl Projector {
 fn share_dictionary(array: ArrayRef, last: &mut Option<ArrayRef>) -> Result<ArrayRef, ArrowError> {
     let Some(dictionary) = array.as_dictionary_opt::<Int32Type>() else { return Ok(array) };
     match last {
+        // A chunk of which nothing was left has no dictionary worth remembering.
+        _ if array.is_empty() => Ok(array),
         Some(last) if Arc::ptr_eq(last, dictionary.values()) => Ok(array),
         Some(last) if last.as_ref() == dictionary.values().as_ref() => {
             Ok(Arc::new(DictionaryArray::try_new(dictionary.keys().clone(), Arc::clone(last))?))

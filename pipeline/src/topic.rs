@@ -216,10 +216,11 @@ impl TopicPipeline {
         current
     }
 
-    /// An empty index for a partition, to be loaded by whoever takes it over.
-    pub fn new_index(&self) -> PartitionIndex {
+    /// Makes empty indexes, to be loaded by whoever takes partitions over.
+    pub fn new_index(&self) -> impl Fn() -> PartitionIndex + Send + Sync + 'static {
+        let window = self.spec.dedup.window;
         let generation = (self.spec.dedup.max_ids / STEPS_PER_LIMIT).max(MIN_GENERATION_IDS);
-        PartitionIndex::new(self.spec.dedup.window, generation)
+        move || PartitionIndex::new(window, generation)
     }
 
     /// Whether a polled record is to be processed; asked once for each, in order.

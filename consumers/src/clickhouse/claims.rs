@@ -140,8 +140,9 @@ impl Claims {
 
     async fn holders(&self, partitions: &[i32]) -> Result<Vec<Holder>> {
         let holders = format!(
-            "SELECT partition, max((epoch, owner)).1 AS epoch, max((epoch, owner)).2 AS owner FROM {} \
-             WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition",
+            "SELECT partition, holder.1 AS epoch, holder.2 AS owner FROM (\
+             SELECT partition, max((epoch, owner)) AS holder FROM {} \
+             WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition)",
             self.table
         );
         let holders = self.client.query_raw(&holders).param("topic", &self.topic).param("partitions", partitions);

@@ -107,13 +107,13 @@ impl Inserter {
             let begun = Instant::now();
             let Err(error) = self.try_insert(&sql, &token, attempt, &comment, &body).await else {
                 self.with_breaker(|breaker, _| breaker.succeeded());
-                histogram!(names::INSERT_DURATION_SECONDS, "topic" => self.topic.clone()).record(begun.elapsed());
+                histogram!(names::INSERT_DURATION, "topic" => self.topic.clone()).record(begun.elapsed());
                 return Outcome::Durable;
             };
             let class = classify(&error);
             match class {
                 ErrorClass::Fenced => {
-                    counter!(names::FENCE_REFUSALS_TOTAL, "topic" => self.topic.clone()).increment(1);
+                    counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
                     self.with_breaker(|breaker, _| breaker.succeeded());
                     tracing::warn!(topic = self.topic, batch = batch.seq, "ClickHouse refused an insert: a partition of it is claimed by another consumer");
                     return Outcome::Unsettled;
@@ -126,7 +126,7 @@ impl Inserter {
                 return Outcome::Unsettled;
             }
             attempt += 1;
-            counter!(names::INSERT_RETRIES_TOTAL, "topic" => self.topic.clone()).increment(1);
+            counter!(names::INSERT_RETRIES, "topic" => self.topic.clone()).increment(1);
             self.with_breaker(|breaker, now| breaker.failed(now));
             let delay = BACKOFF.delay(attempt, random());
             let retry_in_ms = delay.as_millis() as u64;

@@ -1,0 +1,311 @@
+//! Reference topics: read whole at the start, then followed, on a thread of their own.
+//!
+//! Each consumer holds a reference topic whole, so it is read without a group and from the beginning. What is read goes
+//! to the pipeline as decoded rows in the order of the topic; the end of what there was at the start is the gate behind
+//! which the first event is processed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::SyncSender,
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use arrow_array::RecordBatch;
+use millrace_pipeline::{
+    decode::{DecodeLimits, Decoder},
+    record::Record,
+    retry::Backoff,
+    wire,
+};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::BorrowedMessage,
+};
+use tokio::runtime::Handle;
+
+use super::{Telling, client_config};
+use crate::{
+    config, random,
+    registry::{Answer, Registry},
+};
+
+/// Records decoded at once.
+const CHUNK: usize = 4096;
+const POLL: Duration = Duration::from_millis(100);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
+const PROGRESS_EVERY: Duration = Duration::from_secs(2);
+
+/// What a reference topic says.
+#[derive(Debug)]
+pub enum Update {
+    /// Records, in the order of the topic.
+    Upsert {
+        /// Position of the lookup.
+        lookup: usize,
+        /// Decoded records.
+        records: RecordBatch,
+    },
+    /// A tombstone.
+    Delete {
+        /// Position of the lookup.
+        lookup: usize,
+        /// The key.
+        key: String,
+    },
+    /// Everything that was in the topic at the start has been sent.
+    Complete {
+        /// Position of the lookup.
+        lookup: usize,
+    },
+}
+
+/// Reads one reference topic.
+pub struct ReferenceReader {
+    consumer: BaseConsumer<Telling>,
+    topic: String,
+    lookup: usize,
+    decoder: Decoder,
+    registry: Registry,
+    runtime: Handle,
+    updates: SyncSender<Update>,
+    stop: Arc<AtomicBool>,
+    /// High watermarks at the start; emptied as they are reached.
+    behind: BTreeMap<i32, i64>,
+    complete: bool,
+    read: u64,
+}
+
+impl ReferenceReader {
+    /// A reader of `topic`, for the lookup at position `lookup`, that reads with `schema` (Avro JSON).
+    ///
+    /// # Errors
+    /// When the schema has no columns or librdkafka refuses the configuration.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the process that the reader talks to")]
+    pub fn new(
+        kafka: &config::Kafka,
+        topic: &str,
+        lookup: usize,
+        schema: &str,
+        registry: Registry,
+        runtime: Handle,
+        updates: SyncSender<Update>,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let mut client = client_config(kafka, "reference");
+        client
+            .set("group.id", format!("{}-reference", kafka.group_id))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            .set("queued.max.messages.kbytes", "8192")
+            // The end of a partition has to be heard of: compaction and transactions leave gaps before it.
+            .set("enable.partition.eof", "true");
+        let consumer = client
+            .create_with_context(Telling { role: "reference" })
+            .with_context(|| format!("set the consumer of reference topic {topic} up"))?;
+        let decoder = Decoder::new(schema, DecodeLimits::default())
+            .with_context(|| format!("read reference topic {topic}"))?;
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+            lookup,
+            decoder,
+            registry,
+            runtime,
+            updates,
+            stop,
+            behind: BTreeMap::new(),
+            complete: false,
+            read: 0,
+        })
+    }
+
+    /// Arrow schema of the records that will be sent.
+    pub fn columns(&self) -> arrow_schema::SchemaRef {
+        Arc::clone(self.decoder.columns())
+    }
+
+    /// Reads until told to stop, or until nobody listens.
+    ///
+    /// # Errors
+    /// When the topic does not exist.
+    pub fn run(mut self) -> Result<()> {
+        if !self.assign()? {
+            return Ok(());
+        }
+        let mut said = Instant::now();
+        while !self.stop.load(Ordering::Relaxed) {
+            if !self.complete && said.elapsed() >= PROGRESS_EVERY {
+                said = Instant::now();
+                tracing::info!(topic = self.topic, records = self.read, "reading reference topic");
+            }
+            if !self.read_chunk() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Assigns every partition from its beginning; `false` when told to stop meanwhile.
+    fn assign(&mut self) -> Result<bool> {
+        let mut attempt = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.try_assign() {
+                Ok(()) => return Ok(true),
+                Err(error) => {
+                    attempt += 1;
+                    tracing::warn!(error = format!("{error:#}"), attempt, topic = self.topic, "reference topic not ready");
+                    self.runtime.block_on(tokio::time::sleep(BACKOFF.delay(attempt, random())));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn try_assign(&mut self) -> Result<()> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), METADATA_TIMEOUT);
+        let metadata = metadata.with_context(|| format!("ask Kafka about reference topic {}", self.topic))?;
+        let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+        if partitions.is_empty() {
+            bail!("topic {} does not exist; create it with cleanup.policy=compact", self.topic);
+        }
+        let mut list = TopicPartitionList::new();
+        let mut behind = BTreeMap::new();
+        for partition in partitions.iter().map(|partition| partition.id()) {
+            let (low, high) = self
+                .consumer
+                .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT)
+                .with_context(|| format!("ask Kafka how far {}[{partition}] reaches", self.topic))?;
+            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+            if low < high {
+                behind.insert(partition, high);
+            }
+        }
+        self.consumer.assign(&list).with_context(|| format!("read reference topic {}", self.topic))?;
+        self.behind = behind;
+        Ok(())
+    }
+
+    /// Reads and sends some records; `false` when nobody listens any more.
+    fn read_chunk(&mut self) -> bool {
+        let mut messages = Vec::new();
+        let mut ended = Vec::new();
+        let mut timeout = POLL;
+        // The consumer lives as long as `self`; the borrow ends with this function.
+        let consumer = &self.consumer;
+        while messages.len() < CHUNK {
+            match consumer.poll(timeout) {
+                None => break,
+                Some(Ok(message)) => messages.push(message),
+                Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => ended.push(partition),
+                Some(Err(error)) => tracing::warn!(%error, topic = self.topic, "reference topic"),
+            }
+            timeout = Duration::ZERO;
+        }
+        self.read += messages.len() as u64;
+        for message in &messages {
+            ended.extend(self.behind.get(&message.partition()).filter(|high| message.offset() + 1 >= **high).map(|_| message.partition()));
+        }
+        let updates = decode(&mut self.decoder, &messages, self.lookup, &self.topic, &self.registry, &self.runtime, &self.stop);
+        drop(messages);
+        if !updates.into_iter().all(|update| self.updates.send(update).is_ok()) {
+            return false;
+        }
+        self.behind.retain(|partition, _| !ended.contains(partition));
+        if self.behind.is_empty() && !self.complete {
+            self.complete = true;
+            tracing::info!(topic = self.topic, records = self.read, "reference topic is read whole; following it");
+            return self.updates.send(Update::Complete { lookup: self.lookup }).is_ok();
+        }
+        true
+    }
+}
+
+/// The messages as updates: runs of records between tombstones, each decoded at once.
+fn decode(
+    decoder: &mut Decoder,
+    messages: &[BorrowedMessage<'_>],
+    lookup: usize,
+    topic: &str,
+    registry: &Registry,
+    runtime: &Handle,
+    stop: &AtomicBool,
+) -> Vec<Update> {
+    let mut updates = Vec::new();
+    let mut run: Vec<Record<'_>> = Vec::new();
+    for message in messages {
+        match message.payload() {
+            Some(value) => {
+                if let Ok((id, _)) = wire::split(Some(value))
+                    && !decoder.knows(id)
+                {
+                    learn(decoder, id, registry, runtime, stop);
+                }
+                run.push(record(message));
+            }
+            None => {
+                flush(decoder, &mut run, lookup, topic, &mut updates);
+                match message.key().map(std::str::from_utf8) {
+                    Some(Ok(key)) => updates.push(Update::Delete { lookup, key: key.to_owned() }),
+                    _ => tracing::warn!(
+                        topic,
+                        partition = message.partition(),
+                        offset = message.offset(),
+                        "a tombstone without a text key is ignored"
+                    ),
+                }
+            }
+        }
+    }
+    flush(decoder, &mut run, lookup, topic, &mut updates);
+    updates
+}
+
+fn flush(decoder: &mut Decoder, run: &mut Vec<Record<'_>>, lookup: usize, topic: &str, updates: &mut Vec<Update>) {
+    if run.is_empty() {
+        return;
+    }
+    let decoded = decoder.decode(run);
+    for (at, rejection) in &decoded.rejected {
+        let record = &run[*at as usize];
+        tracing::error!(
+            topic, partition = record.partition, offset = record.offset, %rejection,
+            "a reference record cannot be read and is ignored; publish it again"
+        );
+    }
+    updates.push(Update::Upsert { lookup, records: decoded.rows });
+    run.clear();
+}
+
+/// Asks the registry until it answers; reference data are not worth having in part.
+fn learn(decoder: &mut Decoder, id: u32, registry: &Registry, runtime: &Handle, stop: &AtomicBool) {
+    let mut attempt = 0;
+    while !stop.load(Ordering::Relaxed) {
+        match runtime.block_on(registry.by_id(id)) {
+            Ok(Answer::Schema(schema)) => return decoder.learn(id, &schema),
+            Ok(Answer::Absent) => return decoder.learn_absent(id),
+            Err(error) => {
+                attempt += 1;
+                tracing::warn!(error = format!("{error:#}"), attempt, "the registry does not answer");
+                runtime.block_on(tokio::time::sleep(BACKOFF.delay(attempt, random())));
+            }
+        }
+    }
+}
+
+/// A Kafka message as the core sees it.
+pub(crate) fn record<'a, M: Message>(message: &'a M) -> Record<'a> {
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+        value: message.payload(),
+    }
+}

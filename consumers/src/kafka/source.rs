@@ -1,0 +1,260 @@
+//! The topic that is read: a consumer whose rebalances wait for the pipeline.
+//!
+//! A rebalance is noted when librdkafka tells of it and completed by [`Source::complete_assign`] or
+//! [`Source::complete_revoke`], once what it takes away is drained; librdkafka keeps the heart beating meanwhile.
+//! Assigned partitions are paused until [`Source::start`] says from where they are read.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use millrace_pipeline::batch::Progress;
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    message::BorrowedMessage,
+    statistics::Statistics,
+    types::RDKafkaRespErr,
+};
+
+use super::{client_config, tell_error, tell_log};
+use crate::config;
+
+/// Longest wait of one call for librdkafka's own threads; such calls do not leave the process.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What Kafka did to the assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions came.
+    Assigned(Vec<i32>),
+    /// Partitions are to be given up.
+    Revoked {
+        /// Which.
+        partitions: Vec<i32>,
+        /// Whether they are gone already, so that nothing can be committed any more.
+        lost: bool,
+    },
+}
+
+/// Queues rebalances for the thread that polls.
+#[derive(Debug, Default)]
+pub struct Rebalances {
+    queue: Mutex<VecDeque<Rebalance>>,
+    /// End of each partition, as last heard from the broker.
+    ends: Mutex<BTreeMap<i32, i64>>,
+    closing: AtomicBool,
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tell_log("consumer", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tell_error("consumer", &error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| &topic.partitions);
+        let ends = partitions.filter(|(_, partition)| partition.hi_offset >= 0);
+        let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(ends.map(|(partition, state)| (*partition, state.hi_offset)));
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        if self.closing.load(Ordering::Relaxed) {
+            // The consumer is being dropped: there is no thread any more to complete this.
+            if let Err(error) = consumer.incremental_unassign(list) {
+                tracing::debug!(%error, "partitions were not given up cleanly");
+            }
+            return;
+        }
+        let rebalance = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assigned(partitions)
+        } else {
+            Rebalance::Revoked { partitions, lost: consumer.assignment_lost() }
+        };
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            // A commit is a hint of where to start reading; the next one carries it.
+            tracing::warn!(%error, "offsets were not committed");
+        }
+    }
+}
+
+/// One topic, read as a member of the consumer group.
+pub struct Source {
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    topic: String,
+}
+
+/// A handle for asking about offsets from other threads.
+#[derive(Clone)]
+pub struct Reader {
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    topic: String,
+}
+
+/// Where a partition stands in Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Committed offset of the group.
+    pub committed: Option<i64>,
+    /// Oldest offset that Kafka still has.
+    pub low: i64,
+    /// Offset of the next record to be written.
+    pub high: i64,
+}
+
+impl Source {
+    /// Joins the group and subscribes to the topic.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration. An unreachable broker is no error: it is tried for ever.
+    pub fn subscribe(kafka: &config::Kafka, topic: &str) -> Result<Self> {
+        let mut client = client_config(kafka, "consumer");
+        client
+            .set("group.id", &kafka.group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // Every partition is started by an explicit seek; this only says what to do while it is paused.
+            .set("auto.offset.reset", "earliest")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("isolation.level", "read_committed")
+            .set("check.crcs", "true")
+            .set("enable.partition.eof", "false")
+            .set("statistics.interval.ms", "1000")
+            .set("queued.max.messages.kbytes", (kafka.queue_max_bytes / 1024).max(1).to_string());
+        let consumer: BaseConsumer<Rebalances> =
+            client.create_with_context(Rebalances::default()).context("set the Kafka consumer up")?;
+        consumer.subscribe(&[topic]).with_context(|| format!("subscribe to topic {topic}"))?;
+        Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
+    }
+
+    /// The next record, or an error that Kafka tells of. `None` after `timeout`, or when a rebalance was noted.
+    pub fn poll(&self, timeout: Duration) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
+        self.consumer.poll(timeout)
+    }
+
+    /// The oldest rebalance that is not completed.
+    pub fn next_rebalance(&self) -> Option<Rebalance> {
+        self.consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Takes partitions on, paused.
+    ///
+    /// # Errors
+    /// When librdkafka refuses, which it does only once it is beyond repair.
+    pub fn complete_assign(&self, partitions: &[i32]) -> KafkaResult<()> {
+        let list = self.list(partitions);
+        self.consumer.incremental_assign(&list)?;
+        self.consumer.pause(&list)
+    }
+
+    /// Gives partitions up.
+    ///
+    /// # Errors
+    /// As [`Source::complete_assign`].
+    pub fn complete_revoke(&self, partitions: &[i32]) -> KafkaResult<()> {
+        self.consumer.incremental_unassign(&self.list(partitions))
+    }
+
+    /// Reads a partition from `offset` on. The seek comes after the resume because librdkafka forgets an offset that is
+    /// set while it pauses (its issue 2190); nothing is polled in between.
+    ///
+    /// # Errors
+    /// When the partition is not being fetched yet: try again.
+    pub fn start(&self, partition: i32, offset: Offset) -> KafkaResult<()> {
+        self.consumer.resume(&self.list(&[partition]))?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, partition, offset)?;
+        let sought = self.consumer.seek_partitions(list, LOCAL_TIMEOUT)?;
+        sought.elements().iter().try_for_each(|element| element.error())
+    }
+
+    /// Stops fetching partitions; their position is kept.
+    pub fn pause(&self, partitions: &[i32]) {
+        if let Err(error) = self.consumer.pause(&self.list(partitions)) {
+            tracing::warn!(%error, ?partitions, "partitions were not paused");
+        }
+    }
+
+    /// Fetches partitions again from where they stood.
+    pub fn resume(&self, partitions: &[i32]) {
+        if let Err(error) = self.consumer.resume(&self.list(partitions)) {
+            tracing::warn!(%error, ?partitions, "partitions were not resumed");
+        }
+    }
+
+    /// Commits offsets. A failure is logged and not an error: the next commit carries them, and rows are the truth.
+    pub fn commit(&self, progress: &[Progress], mode: CommitMode) {
+        let mut list = TopicPartitionList::new();
+        for one in progress {
+            if let Err(error) = list.add_partition_offset(&self.topic, one.partition, Offset::Offset(one.next_offset)) {
+                tracing::error!(%error, partition = one.partition, "an offset cannot be committed");
+            }
+        }
+        if list.count() == 0 {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&list, mode) {
+            tracing::warn!(%error, "offsets were not committed; they are with the next batch");
+        }
+    }
+
+    /// End of a partition as librdkafka last heard of it, without asking the broker.
+    pub fn known_high(&self, partition: i32) -> Option<i64> {
+        self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    }
+
+    /// A handle for other threads.
+    pub fn reader(&self) -> Reader {
+        Reader { consumer: Arc::clone(&self.consumer), topic: self.topic.clone() }
+    }
+
+    /// Leaves the group once every handle is gone.
+    pub fn close(self) {
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        list
+    }
+}
+
+impl Reader {
+    /// Where a partition stands; asks the brokers, and blocks while it does.
+    ///
+    /// # Errors
+    /// When they do not answer within `timeout`.
+    pub fn position(&self, partition: i32, timeout: Duration) -> KafkaResult<Position> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition);
+        let committed = self.consumer.committed_offsets(list, timeout)?;
+        let committed = match committed.elements().first().map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => Some(offset),
+            _ => None,
+        };
+        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, timeout)?;
+        Ok(Position { committed, low, high })
+    }
+}

@@ -1,0 +1,438 @@
+//! The thread of one topic: it polls Kafka, runs the pipeline, and hands batches to the inserts; answers come back as
+//! [`Told`]. It owns everything that is remembered of the topic, so nothing of that is shared or locked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use metrics::{counter, gauge, histogram};
+use millrace_pipeline::{
+    assignment::Attempt,
+    batch::{Progress, Trigger},
+    topic::TopicPipeline,
+    wire,
+};
+use rdkafka::{
+    Message, Offset,
+    consumer::CommitMode,
+    error::KafkaError,
+    message::{BorrowedMessage, OwnedMessage},
+};
+
+use super::{
+    crew::{Crew, Told},
+    process::process,
+};
+use crate::{
+    kafka::{
+        reference::Update,
+        source::{Rebalance, Source},
+    },
+    takeover::TakenOver,
+    telemetry::metrics as names,
+};
+
+/// Records processed at once: enough to spread the cost of a chunk, few enough to stay in the caches.
+const CHUNK: usize = 4096;
+/// Longest wait for a record while nothing else is due.
+const IDLE: Duration = Duration::from_millis(50);
+/// How long the worker stands still for a free insert before it pauses its partitions and polls on. A pause throws away
+/// what librdkafka fetched ahead, so a short wait is cheaper standing.
+const STAND_STILL: Duration = Duration::from_secs(1);
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often ids that the registry did not know are asked for again.
+const FORGET_REFUSED: Duration = Duration::from_secs(60);
+
+/// One topic's thread.
+pub struct Worker {
+    pub(super) pipeline: TopicPipeline,
+    pub(super) source: Source,
+    pub(super) crew: Crew,
+    pub(super) told: Receiver<Told>,
+    pub(super) updates: Receiver<Update>,
+    /// Lookups whose topic is not read whole yet.
+    pub(super) incomplete: BTreeSet<usize>,
+    /// Records that wait for their schema, or came while nothing could be taken, by partition and in order.
+    pub(super) stash: BTreeMap<i32, VecDeque<OwnedMessage>>,
+    pub(super) in_flight: usize,
+    pub(super) paused_since: Option<Instant>,
+    pub(super) leaving: bool,
+    /// The last commit of each partition that is held.
+    committed: BTreeMap<i32, Progress>,
+    assigned_at: BTreeMap<Attempt, Instant>,
+    starting: VecDeque<TakenOver>,
+    kept_house: Instant,
+    forgot_refused: Instant,
+}
+
+impl Worker {
+    /// A worker that has done nothing yet.
+    pub fn new(
+        pipeline: TopicPipeline,
+        source: Source,
+        crew: Crew,
+        told: Receiver<Told>,
+        updates: Receiver<Update>,
+    ) -> Self {
+        let incomplete = (0..pipeline.spec().lookups.len()).collect();
+        let now = Instant::now();
+        Self {
+            pipeline,
+            source,
+            crew,
+            told,
+            updates,
+            incomplete,
+            stash: BTreeMap::new(),
+            in_flight: 0,
+            paused_since: None,
+            leaving: false,
+            committed: BTreeMap::new(),
+            assigned_at: BTreeMap::new(),
+            starting: VecDeque::new(),
+            kept_house: now,
+            forgot_refused: now,
+        }
+    }
+
+    /// Works until told to leave, then drains.
+    ///
+    /// # Errors
+    /// A defect, or Kafka is beyond repair.
+    pub fn run(mut self) -> Result<()> {
+        while !self.leaving {
+            self.crew.beat();
+            self.follow_references();
+            self.hear();
+            self.rebalance()?;
+            self.start_partitions();
+            if !self.blocked()? {
+                self.read()?;
+            }
+            self.send_due()?;
+            self.keep_house();
+        }
+        self.drain_and_leave()
+    }
+
+    /// Reads a chunk and processes it.
+    fn read(&mut self) -> Result<()> {
+        self.process_stash()?;
+        if self.pipeline.is_waiting() {
+            return Ok(());
+        }
+        let now = self.crew.now();
+        let until_due = self.pipeline.deadline().map(|due| Duration::from_millis(due.saturating_sub(now)));
+        let mut timeout = until_due.unwrap_or(IDLE).min(IDLE);
+        // The messages borrow the consumer, not this worker: take the source out while they live.
+        let source = &self.source;
+        let mut chunk: Vec<BorrowedMessage<'_>> = Vec::new();
+        while chunk.len() < CHUNK {
+            match source.poll(timeout) {
+                None => break,
+                Some(Err(error)) => complain(&error)?,
+                Some(Ok(message)) => {
+                    let partition = message.partition();
+                    if !self.pipeline.accept(partition, message.offset()) {
+                        // Not ours yet, not ours any more, or read before.
+                    } else if let Some(stash) = self.stash.get_mut(&partition) {
+                        stash.push_back(message.detach());
+                    } else if let Some(id) = self.crew.unknown_schema(&self.pipeline.decoder, message.payload()) {
+                        self.crew.ask_schema(id);
+                        source.pause(&[partition]);
+                        self.stash.entry(partition).or_default().push_back(message.detach());
+                    } else {
+                        chunk.push(message);
+                    }
+                }
+            }
+            timeout = Duration::ZERO;
+        }
+        process(&mut self.pipeline, &chunk, &self.crew)
+    }
+
+    /// Takes up what waited, as far as schemas are known now.
+    fn process_stash(&mut self) -> Result<()> {
+        let partitions: Vec<i32> = self.stash.keys().copied().collect();
+        for partition in partitions {
+            let Some(stash) = self.stash.get_mut(&partition) else { continue };
+            let ready = stash
+                .iter()
+                .take(CHUNK)
+                .take_while(|message| self.crew.unknown_schema(&self.pipeline.decoder, message.payload()).is_none())
+                .count();
+            let chunk: Vec<OwnedMessage> = stash.drain(..ready).collect();
+            if let Some(next) = stash.front() {
+                let id = self.crew.unknown_schema(&self.pipeline.decoder, next.payload());
+                id.into_iter().for_each(|id| self.crew.ask_schema(id));
+            } else {
+                self.stash.remove(&partition);
+                self.source.resume(&[partition]);
+            }
+            process(&mut self.pipeline, &chunk, &self.crew)?;
+            if self.pipeline.is_waiting() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no record can be taken now: every insert slot is in use and the batch is due, or events wait for a
+    /// reference record. Waits a little if so; while that lasts, partitions are paused and Kafka is polled on.
+    fn blocked(&mut self) -> Result<bool> {
+        let now = self.crew.now();
+        let mut misses = Vec::new();
+        let waiting = !self.pipeline.retry_waiting(now, &mut misses).context("enrich events that waited")?;
+        self.crew.count_misses(self.pipeline.spec(), &misses);
+        let full = self.in_flight >= self.crew.settings.inserts_in_flight && self.pipeline.due(now).is_some();
+        if !self.incomplete.is_empty() || waiting || full {
+            let since = *self.paused_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < STAND_STILL {
+                self.wait_for_news(Duration::from_millis(20));
+            } else {
+                let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
+                self.source.pause(&running);
+                self.poll_for_events(Duration::from_millis(100))?;
+            }
+            return Ok(true);
+        }
+        if let Some(since) = self.paused_since.take()
+            && since.elapsed() >= STAND_STILL
+        {
+            let running = self.pipeline.assignment().running().map(|(partition, _)| partition);
+            let free: Vec<i32> = running.filter(|partition| !self.stash.contains_key(partition)).collect();
+            self.source.resume(&free);
+        }
+        Ok(false)
+    }
+
+    /// Polls while partitions are paused. A record that comes all the same is kept.
+    fn poll_for_events(&mut self, timeout: Duration) -> Result<()> {
+        match self.source.poll(timeout) {
+            None => {}
+            Some(Err(error)) => complain(&error)?,
+            Some(Ok(message)) => {
+                if self.pipeline.accept(message.partition(), message.offset()) {
+                    self.stash.entry(message.partition()).or_default().push_back(message.detach());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the batch if it is due and a slot is free.
+    fn send_due(&mut self) -> Result<()> {
+        if self.in_flight < self.crew.settings.inserts_in_flight
+            && let Some(trigger) = self.pipeline.due(self.crew.now())
+        {
+            self.send(trigger)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, trigger: Trigger) -> Result<()> {
+        if let Some(batch) = self.pipeline.close(trigger).context("close a batch")? {
+            self.in_flight += 1;
+            self.crew.land(batch);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        while let Ok(told) = self.told.try_recv() {
+            self.act(told);
+        }
+    }
+
+    fn wait_for_news(&mut self, timeout: Duration) {
+        match self.told.recv_timeout(timeout) {
+            Ok(told) => self.act(told),
+            // The worker holds a sender itself, so the channel never ends.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    fn act(&mut self, told: Told) {
+        match told {
+            Told::TakenOver(taken_over) => self.starting.push_back(taken_over),
+            Told::Durable { seq } => {
+                self.in_flight -= 1;
+                let committable = self.pipeline.durable(seq);
+                self.source.commit(&committable, CommitMode::Async);
+                self.committed.extend(committable.into_iter().map(|progress| (progress.partition, progress)));
+            }
+            Told::Unsettled { seq } => {
+                self.in_flight -= 1;
+                let restarted = self.pipeline.unsettled(seq);
+                self.take_over_again(restarted);
+            }
+            Told::Schema { id, schema } => {
+                self.crew.asked.remove(&id);
+                match schema {
+                    Some(schema) => self.pipeline.decoder.learn(id, &schema),
+                    None => self.pipeline.decoder.learn_absent(id),
+                }
+            }
+            Told::Leave => self.leaving = true,
+        }
+    }
+
+    fn follow_references(&mut self) {
+        while let Ok(update) = self.updates.try_recv() {
+            let (lookup, applied) = match update {
+                Update::Upsert { lookup, records } => (lookup, self.pipeline.reference(lookup).upsert(&records)),
+                Update::Delete { lookup, key } => {
+                    self.pipeline.reference(lookup).delete(&key);
+                    (lookup, Ok(()))
+                }
+                Update::Complete { lookup } => {
+                    self.incomplete.remove(&lookup);
+                    (lookup, Ok(()))
+                }
+            };
+            let name = self.pipeline.spec().lookups[lookup].name.clone();
+            if let Err(error) = applied {
+                tracing::error!(%error, lookup = name, "reference records were not taken in");
+            }
+            gauge!(names::REFERENCE_ROWS, "lookup" => name).set(self.pipeline.reference(lookup).len() as f64);
+        }
+    }
+
+    fn rebalance(&mut self) -> Result<()> {
+        while let Some(rebalance) = self.source.next_rebalance() {
+            counter!(names::REBALANCES).increment(1);
+            match rebalance {
+                Rebalance::Assigned(partitions) => {
+                    tracing::info!(topic = self.crew.topic, ?partitions, "partitions assigned");
+                    self.source.complete_assign(&partitions).context("take assigned partitions on")?;
+                    let attempt = self.pipeline.assign(&partitions);
+                    self.take_over(attempt, partitions);
+                }
+                Rebalance::Revoked { partitions, lost } => {
+                    tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
+                    if !lost {
+                        self.drain(self.crew.settings.drain_timeout)?;
+                    }
+                    self.forget(&partitions);
+                    let restarted = self.pipeline.revoke(&partitions);
+                    self.source.complete_revoke(&partitions).context("give revoked partitions up")?;
+                    self.take_over_again(restarted);
+                }
+            }
+            let held = self.pipeline.assignment().held().count();
+            gauge!(names::PARTITIONS_ASSIGNED).set(held as f64);
+        }
+        Ok(())
+    }
+
+    fn take_over_again(&mut self, restarted: Option<(Attempt, Vec<i32>)>) {
+        let Some((attempt, partitions)) = restarted else { return };
+        tracing::warn!(topic = self.crew.topic, ?partitions, "partitions are taken over again");
+        self.source.pause(&partitions);
+        self.forget(&partitions);
+        self.take_over(attempt, partitions);
+    }
+
+    fn take_over(&mut self, attempt: Attempt, partitions: Vec<i32>) {
+        self.assigned_at.insert(attempt, Instant::now());
+        let new_index = self.pipeline.new_index();
+        self.crew.take_over(attempt, partitions, self.source.reader(), new_index);
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        self.stash.retain(|partition, _| !partitions.contains(partition));
+        self.starting.retain(|taken_over| !partitions.contains(&taken_over.partition));
+        self.committed.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Starts to read the partitions that are taken over. A seek that comes too early is tried again in a moment.
+    fn start_partitions(&mut self) {
+        if !self.incomplete.is_empty() {
+            return;
+        }
+        for _ in 0..self.starting.len() {
+            let Some(TakenOver { attempt, partition, epoch, next_offset, index }) = self.starting.pop_front() else {
+                return;
+            };
+            if !self.pipeline.assignment().is_taking_over(attempt, partition) {
+                continue;
+            }
+            if let Err(error) = self.source.start(partition, Offset::Offset(next_offset)) {
+                tracing::debug!(%error, partition, "the partition cannot be started yet");
+                self.starting.push_back(TakenOver { attempt, partition, epoch, next_offset, index });
+                continue;
+            }
+            let ids = index.len();
+            self.pipeline.taken_over(attempt, partition, epoch, next_offset, index);
+            let seconds = self.assigned_at.get(&attempt).map_or(0.0, |at| at.elapsed().as_secs_f64());
+            histogram!(names::TAKE_OVER, "topic" => self.crew.topic.clone()).record(seconds);
+            tracing::info!(topic = self.crew.topic, partition, epoch, next_offset, ids, seconds, "partition is read");
+        }
+    }
+
+    /// Lands everything that was read, or as much as the time allows.
+    fn drain(&mut self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        self.send(Trigger::Drain)?;
+        while self.pipeline.in_flight() && Instant::now() < deadline && !self.crew.hurry() {
+            self.wait_for_news(Duration::from_millis(20));
+            self.crew.beat();
+        }
+        if self.pipeline.in_flight() {
+            tracing::warn!(topic = self.crew.topic, "not everything landed in time; whoever reads next finds what did");
+        }
+        let committed: Vec<Progress> = self.committed.values().copied().collect();
+        self.source.commit(&committed, CommitMode::Sync);
+        Ok(())
+    }
+
+    fn drain_and_leave(mut self) -> Result<()> {
+        let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
+        self.source.pause(&running);
+        self.drain(self.crew.settings.drain_timeout)?;
+        self.crew.keep_jobs(|_| false);
+        self.source.close();
+        tracing::info!(topic = self.crew.topic, "drained and left the group");
+        Ok(())
+    }
+
+    fn keep_house(&mut self) {
+        if self.kept_house.elapsed() < HOUSEKEEPING {
+            return;
+        }
+        self.kept_house = Instant::now();
+        if self.forgot_refused.elapsed() >= FORGET_REFUSED {
+            self.forgot_refused = Instant::now();
+            self.pipeline.decoder.forget_refused();
+        }
+        let early = self.pipeline.expire(self.crew.now());
+        if early > 0 {
+            let topic = self.crew.topic.clone();
+            counter!(names::DEDUP_EARLY_EXPIRATIONS, "topic" => topic.clone()).increment(early as u64);
+            tracing::warn!(topic, ids = early, "the dedup index is full: ids were forgotten before the end of the window; raise dedup.max_ids or shorten dedup.window");
+        }
+        let assignment = self.pipeline.assignment();
+        self.assigned_at.retain(|attempt, _| assignment.is_pending(*attempt));
+        self.crew.keep_jobs(|attempt| assignment.is_pending(attempt));
+        let running: Vec<(i32, i64)> = assignment.running().collect();
+        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled());
+        self.crew.observe(&running, &self.source, self.pipeline.dedup_ids(), self.in_flight);
+    }
+}
+
+/// An error that librdkafka tells of while it goes on trying by itself.
+fn complain(error: &KafkaError) -> Result<()> {
+    if let KafkaError::MessageConsumptionFatal(_) = error {
+        anyhow::bail!("Kafka ended this consumer for good: {error}; restart it");
+    }
+    tracing::warn!(%error, "Kafka");
+    Ok(())
+}
+
+/// The writer-schema id of a value, if it has one.
+pub(super) fn schema_id(value: Option<&[u8]>) -> Option<u32> {
+    wire::split(value).ok().map(|(id, _)| id)
+}
