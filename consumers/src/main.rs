@@ -1,3 +1,7 @@
-//! The `millrace` binary.
+//! The `millrace` binary; all of it is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millrace_consumers::cli::main()
+}
