@@ -158,8 +158,13 @@ impl StandIn {
 }
 
 fn read_poison(stack: &Stack, manifest: &Manifest) -> HashMap<(i32, i64), (Vec<u8>, Vec<u8>)> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", &stack.kafka).set("group.id", "it-bench").create().unwrap();
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &stack.kafka)
+        .set("group.id", "it-bench")
+        // The answer to a commit makes poll return without a message.
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
     let mut assignment = TopicPartitionList::new();
     for (&partition, &begin) in &manifest.begin_offsets {
         assignment.add_partition_offset(&manifest.topic, partition, Offset::Offset(begin)).unwrap();

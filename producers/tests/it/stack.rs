@@ -63,6 +63,7 @@ pub(crate) fn read_all(config: &PublisherConfig) -> HashMap<(i32, i64), OwnedMes
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &config.bootstrap_servers)
         .set("group.id", "it-producers")
+        .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()
         .unwrap();
