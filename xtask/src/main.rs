@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: what it prints is what it is for")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod cargo;
 mod clickhouse_serve;
+mod demo;
 mod interrupt;
 mod stack;
 
@@ -24,6 +26,7 @@ struct Cli {
 enum Command {
     /// Kafka, schema registry, ClickHouse and Prometheus on this machine, without Docker
     Stack(stack::cli::Args),
+    Demo(demo::Args),
     /// Serve ClickHouse from libchdb, and restart it when it dies
     #[command(hide = true)]
     ClickhouseServe(clickhouse_serve::Args),
@@ -38,6 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Stack(args) => stack::cli::run(args),
+        Command::Demo(args) => demo::run(&args),
         Command::ClickhouseServe(args) => clickhouse_serve::supervise(&args),
         Command::ClickhouseChild(args) => clickhouse_serve::serve(&args),
         Command::PartExec(args) => stack::process::exec(&args),

@@ -29,7 +29,7 @@ pub(super) fn maven() -> Command {
 /// If it fails, with the last lines it printed; or Ctrl-C, after which it no longer runs.
 pub(super) fn run(mut command: Command, folder: &Path, interrupt: &Interrupt) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let log_path = folder.with_extension("log");
+    let log_path = folder.join("fetch.log");
     let log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let error_log = log.try_clone().context("cannot share the log file")?;
     let mut child = command
@@ -56,6 +56,7 @@ pub(super) fn run(mut command: Command, folder: &Path, interrupt: &Interrupt) ->
     if !status.success() {
         bail!("{name} failed ({status}); its last lines:\n{}", log_tail(&log_path, 20));
     }
+    // Or it would count as a part of what is installed.
     fs::remove_file(&log_path).with_context(|| format!("cannot remove {}", log_path.display()))
 }
 

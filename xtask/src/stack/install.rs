@@ -137,9 +137,9 @@ impl Cache {
             eprintln!("installing {} {}", software.title(), software.version());
         }
         let begin = Instant::now();
-        // Nobody else makes this folder while we hold the lock, so what lies there is of a command that was killed.
-        let new = self.root.join(format!("{}.new", software.folder_name()));
-        remove(&new)?;
+        // Named after this process: a download that outlived a killed command must not write into ours.
+        let new = self.root.join(format!("{}.new-{}", software.folder_name(), std::process::id()));
+        self.remove_leftovers(software)?;
         fs::create_dir(&new).with_context(|| format!("cannot make {}", new.display()))?;
         let fetched = software.fetch(&new, interrupt).and_then(|()| Manifest::write(&new, software.version()));
         let bytes = match fetched {
@@ -153,6 +153,18 @@ impl Cache {
         fs::rename(&new, &folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let seconds = begin.elapsed().as_secs_f64();
         eprintln!("installed {}: {} MB in {seconds:.1} s", software.title(), bytes / 1_000_000);
+        Ok(())
+    }
+
+    /// Nobody else installs this while we hold the lock, so whatever lies there is of a command that was killed.
+    fn remove_leftovers(&self, software: Software) -> Result<()> {
+        let prefix = format!("{}.new-", software.folder_name());
+        let entries = fs::read_dir(&self.root).with_context(|| format!("cannot read {}", self.root.display()))?;
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                remove(&entry.path())?;
+            }
+        }
         Ok(())
     }
 

@@ -13,7 +13,8 @@ use super::layout::{DataDir, random_hex, write_atomically};
 use super::part::{Launch, Part};
 use super::ports::Ports;
 
-/// Measured: starts as fast as G1 and spends the least CPU; pauses of a 1 GB heap are short enough here.
+/// The collector makes no difference to the start (measured: 1.8 to 1.9 s with each). The serial one has no threads of its
+/// own that would take CPU from the pipeline beside it, and pauses for a heap of 1 GB are short enough here.
 const JVM: [&str; 4] = ["-Xmx1g", "-Xms256m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
 const LOG: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",

@@ -18,10 +18,10 @@ pub(crate) struct DataDir {
     root: PathBuf,
 }
 
-/// What [`DataDir::wipe`] removes: everything that this program makes, and nothing else, in case somebody points
-/// `--dir` at a folder with files of their own.
-const OWN_ENTRIES: [&str; 9] =
-    ["kafka", "kafka.new", "registry", "clickhouse", "prometheus", "config", "logs", "secrets", "ports.json"];
+/// What [`DataDir::wipe`] removes: everything that the parts make, and nothing else, in case somebody points
+/// `--dir` at a folder with files of their own. The ports stay, so that a fresh start has the same addresses.
+const OWN_ENTRIES: [&str; 8] =
+    ["kafka", "kafka.new", "registry", "clickhouse", "prometheus", "config", "logs", "secrets"];
 
 impl DataDir {
     /// # Errors
@@ -37,16 +37,14 @@ impl DataDir {
         Ok(dir)
     }
 
-    /// The folder of the instance `name` of the clone that cargo runs us in: `.stack`, or `.stack-<name>`.
+    /// The folder of the clone that cargo runs us in: of the developer's own instance (`.stack`), or of a separate one
+    /// with a name, which a command uses that must not disturb it.
     ///
     /// # Errors
     /// If no clone is found around the current folder.
     pub(crate) fn path_in_clone(name: Option<&str>) -> Result<PathBuf> {
-        let clone = clone_root()?;
-        Ok(match name {
-            None => clone.join(".stack"),
-            Some(name) => clone.join(format!(".stack-{name}")),
-        })
+        let own = clone_root()?.join(".stack");
+        Ok(name.map_or_else(|| own.clone(), |name| own.join("instances").join(name)))
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -277,10 +277,11 @@ mod tests {
 
     #[test]
     fn a_process_that_is_told_to_stop_is_gone_afterwards() {
-        let child = sleeper();
+        let mut child = sleeper();
         let identity = Identity::of(child.id()).unwrap();
         assert_eq!(stop(&identity, Duration::from_secs(5)).unwrap(), Stopped::Cleanly);
         assert!(!identity.alive());
+        let _ = child.wait();
     }
 
     #[test]
@@ -294,6 +295,7 @@ mod tests {
         io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
         let identity = Identity::of(child.id()).unwrap();
         assert_eq!(stop(&identity, Duration::from_millis(100)).unwrap(), Stopped::Killed);
+        let _ = child.wait();
     }
 
     #[test]

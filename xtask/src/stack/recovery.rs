@@ -1,7 +1,12 @@
 //! What `up` does about a part that an earlier run may have left behind. Decides; looks at nothing itself.
 
+use std::time::Duration;
+
 use super::part::Launch;
 use super::process::Record;
+
+/// How long a part may take until it serves: Kafka after a kill -9 on a busy machine is the slowest.
+pub(super) const READY_LIMIT: Duration = Duration::from_secs(120);
 
 /// What was found about one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +15,8 @@ pub(crate) enum Found {
     Gone,
     /// It runs, but from another version or other settings.
     Outdated,
+    /// It does not answer, and was started so recently that it may just not be ready: the `up` that started it was killed.
+    Starting,
     /// It runs as it should, but does not answer.
     Hung,
     Healthy,
@@ -24,6 +31,8 @@ impl Found {
                     Self::Outdated
                 } else if answers() {
                     Self::Healthy
+                } else if record.uptime() < READY_LIMIT {
+                    Self::Starting
                 } else {
                     Self::Hung
                 }
@@ -37,15 +46,20 @@ impl Found {
 pub(crate) enum Decision {
     Keep,
     Start,
-    /// Stop it first, for this reason.
-    Replace(&'static str),
+    /// Until it is ready, as if we had started it.
+    Wait,
+    /// Stop it first, for this reason, giving it so long to stop by itself.
+    Replace(&'static str, Duration),
 }
 
-pub(crate) fn decide(found: &Found) -> Decision {
+/// `grace` is what a healthy part gets to stop.
+pub(crate) fn decide(found: &Found, grace: Duration) -> Decision {
     match found {
         Found::Gone => Decision::Start,
-        Found::Outdated => Decision::Replace("runs with other settings"),
-        Found::Hung => Decision::Replace("runs but does not answer"),
+        Found::Starting => Decision::Wait,
+        Found::Outdated => Decision::Replace("runs with other settings", grace),
+        // It will hardly hear the request to stop either.
+        Found::Hung => Decision::Replace("runs but does not answer", grace.min(Duration::from_secs(5))),
         Found::Healthy => Decision::Keep,
     }
 }
@@ -73,7 +87,7 @@ mod tests {
     }
 
     fn decision(record: Option<&Record>, answers: bool) -> Decision {
-        decide(&Found::new(record, &launch("a"), || answers))
+        decide(&Found::new(record, &launch("a"), || answers), Duration::from_secs(30))
     }
 
     #[test]
@@ -96,12 +110,19 @@ mod tests {
     #[test]
     fn a_part_that_does_not_answer_is_replaced() {
         let decision = decision(Some(&record_of_this_process(&launch("a"))), false);
-        assert!(matches!(decision, Decision::Replace(_)));
+        assert!(matches!(decision, Decision::Replace(..)));
+    }
+
+    #[test]
+    fn a_part_that_has_only_just_been_started_is_waited_for() {
+        let mut record = record_of_this_process(&launch("a"));
+        record.started_unix_ms = u64::MAX;
+        assert_eq!(decision(Some(&record), false), Decision::Wait);
     }
 
     #[test]
     fn a_part_with_other_settings_is_replaced_even_if_it_answers() {
         let decision = decision(Some(&record_of_this_process(&launch("b"))), true);
-        assert!(matches!(decision, Decision::Replace(_)));
+        assert!(matches!(decision, Decision::Replace(..)));
     }
 }

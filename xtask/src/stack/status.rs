@@ -7,7 +7,8 @@ use super::layout::DataDir;
 use super::part::Part;
 use super::ports::Ports;
 use super::process::Record;
-use super::{probe, proc_table, tools};
+use super::start::probe;
+use super::{proc_table, tools};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,0 +1,57 @@
+//! Runs cargo for the commands that need our own programs built.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Programs that were built, by name.
+#[derive(Debug)]
+pub(crate) struct Programs(PathBuf);
+
+impl Programs {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+/// The cargo that runs us, in the clone that it runs us in.
+pub(crate) fn command() -> Result<Command> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(clone_root()?);
+    Ok(command)
+}
+
+/// Builds packages in the one profile that everything here shares, showing cargo's own progress.
+///
+/// # Errors
+/// If cargo fails.
+pub(crate) fn build(packages: &[&str]) -> Result<Programs> {
+    let mut command = command()?;
+    command.args(["build", "--release", "--locked"]);
+    for package in packages {
+        command.args(["-p", package]);
+    }
+    let status = command.status().context("start cargo")?;
+    if !status.success() {
+        bail!("cargo build failed: {status}");
+    }
+    // xtask itself was built into that folder.
+    let program = env::current_exe().context("find this program")?;
+    let folder = program.parent().context("find the folder of this program")?;
+    Ok(Programs(folder.to_path_buf()))
+}
+
+/// Whether nobody is there to answer a question.
+pub(crate) fn in_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// The root of the clone.
+pub(crate) fn clone_root() -> Result<PathBuf> {
+    let package = env::var_os("CARGO_MANIFEST_DIR").context("find the clone: run this as `cargo xtask`")?;
+    Path::new(&package).parent().map(Path::to_path_buf).context("find the clone around xtask")
+}
