@@ -117,7 +117,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<ExitCode> {
 }
 
 fn show_status(dir: PathBuf, json: bool) -> Result<ExitCode> {
-    let dir = DataDir::open(&dir)?;
+    let dir = DataDir::at(dir);
     let parts = status::of(&dir)?;
     if json {
         println!("{}", serde_json::to_string(&parts).context("cannot encode the status")?);
@@ -128,7 +128,7 @@ fn show_status(dir: PathBuf, json: bool) -> Result<ExitCode> {
 }
 
 fn show_logs(dir: PathBuf, part: Option<Part>, follow: bool, lines: usize) -> Result<ExitCode> {
-    let dir = DataDir::open(&dir)?;
+    let dir = DataDir::at(dir);
     let parts = part.map_or(Part::ALL.to_vec(), |part| vec![part]);
     let mut logs: Vec<Log> = parts
         .iter()

@@ -24,6 +24,13 @@ const OWN_ENTRIES: [&str; 8] =
     ["kafka", "kafka.new", "registry", "clickhouse", "prometheus", "config", "logs", "secrets"];
 
 impl DataDir {
+    /// A folder to look at, which need not be there.
+    pub(crate) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// A folder to work in; made if it is not there.
+    ///
     /// # Errors
     /// If the folder can neither be found nor made.
     pub(crate) fn open(root: &Path) -> Result<Self> {

@@ -74,7 +74,7 @@ pub(crate) fn complete(parts: &[PartStatus]) -> bool {
 
 /// As a table for people.
 pub(crate) fn table(parts: &[PartStatus]) -> String {
-    let mut text = format!("{:<12}{:<15}{:>9}{:>7}{:>11}{:>9}\n", "part", "state", "pid", "port", "uptime", "memory");
+    let mut text = format!("{:<12}{:<15}{:>9}{:>7}{:>14}{:>9}\n", "part", "state", "pid", "port", "uptime", "memory");
     let dash = || "-".to_owned();
     for part in parts {
         let state = match part.state {
@@ -84,7 +84,7 @@ pub(crate) fn table(parts: &[PartStatus]) -> String {
             State::NotInstalled => "not installed",
         };
         text += &format!(
-            "{:<12}{state:<15}{:>9}{:>7}{:>11}{:>9}",
+            "{:<12}{state:<15}{:>9}{:>7}{:>14}{:>9}",
             part.part.name(),
             part.pid.map_or_else(dash, |pid| pid.to_string()),
             part.port.map_or_else(dash, |port| port.to_string()),
