@@ -95,7 +95,7 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
     }
     sender.finish().await?;
     let poison = poisoner.finish().await?;
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = began.elapsed().as_millis() as f64 / 1000.0;
 
     let (_, end_offsets) = watermarks(&consumer, &topics.orders)?;
     Ok(Manifest {

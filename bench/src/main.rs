@@ -130,7 +130,7 @@ async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Reference { target, seed, partitions } => {
             let (stack, topics) = target.read()?;
-            let prepared = reference(&stack, &topics, seed, partitions).await?;
+            let prepared = reference(&stack, &topics, seed, partitions, |step| eprintln!("{step}")).await?;
             eprintln!("{}", serde_json::to_string(&prepared)?);
         }
         Command::Generate { target, load, manifest } => {

@@ -255,7 +255,6 @@ mod tests {
             unknown += lookups.products.iter().filter(|product| product.is_none()).count();
         }
         let average = bytes.len() as u64 / events;
-        println!("average event: {average} bytes");
         assert!((230..270).contains(&average), "average event takes {average} bytes");
         assert!((10..100).contains(&guests), "{guests} events of guests");
         assert!((50..250).contains(&unknown), "{unknown} items of unknown products");

@@ -29,14 +29,24 @@ pub struct Prepared {
     pub seconds: f64,
 }
 
-/// Makes the topics, registers the schemas, publishes all customers and products of a seed.
-pub async fn reference(stack: &Stack, topics: &Topics, seed: u64, partitions: i32) -> Result<Prepared> {
+/// Makes the topics, registers the schemas, publishes all customers and products of a seed. Each step is told to `step`
+/// when it is done.
+pub async fn reference(
+    stack: &Stack,
+    topics: &Topics,
+    seed: u64,
+    partitions: i32,
+    mut step: impl FnMut(&str),
+) -> Result<Prepared> {
     let began = Instant::now();
     create_topics(stack, topics, partitions).await?;
     order_schema_id(stack, &topics.orders).await?;
+    step("topics made, order schema registered");
     let Reference { customers, products } = Reference::new(seed);
     publish_all(stack, &topics.customers, &customers).await?;
+    step("customers published");
     publish_all(stack, &topics.products, &products).await?;
+    step("products published");
     Ok(Prepared { customers: customers.len(), products: products.len(), seconds: began.elapsed().as_secs_f64() })
 }
 

@@ -170,3 +170,37 @@ impl Future for DeliveryFuture {
         self.answer().map_or(Poll::Pending, Poll::Ready)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_follow_librdkafkas_codes() {
+        for (code, cause) in [
+            (RDKafkaErrorCode::MessageTimedOut, Cause::TimedOut),
+            (RDKafkaErrorCode::MessageSizeTooLarge, Cause::TooLarge),
+            (RDKafkaErrorCode::TopicAuthorizationFailed, Cause::NotAuthorised),
+            (RDKafkaErrorCode::SaslAuthenticationFailed, Cause::NotAuthorised),
+            (RDKafkaErrorCode::UnknownTopic, Cause::NoSuchTopic),
+            (RDKafkaErrorCode::PolicyViolation, Cause::Refused),
+            (RDKafkaErrorCode::Fatal, Cause::Fatal),
+            (RDKafkaErrorCode::PurgeQueue, Cause::Closed),
+            (RDKafkaErrorCode::LeaderNotAvailable, Cause::Other(RDKafkaErrorCode::LeaderNotAvailable)),
+        ] {
+            assert_eq!(Cause::of(&KafkaError::MessageProduction(code)), cause);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_reaches_a_future_that_waits_and_one_that_comes_late() {
+        let delivered = Delivered { partition: 3, offset: 14 };
+        let slot = Slot::new();
+        let waiting = tokio::spawn(DeliveryFuture(Arc::clone(&slot)));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        slot.settle(Ok(delivered));
+        assert_eq!(waiting.await.unwrap(), Ok(delivered));
+        assert_eq!(DeliveryFuture(slot).await, Ok(delivered));
+    }
+}

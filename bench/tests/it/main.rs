@@ -43,8 +43,8 @@ async fn a_run_that_arrived_passes_and_every_kind_of_damage_is_found() {
     let stack = stack();
     let prefix = format!("it-bench-{}-", uuid::Uuid::new_v4().simple());
     let topics = Topics::new(&prefix);
-    reference(&stack, &topics, 5, 3).await.unwrap();
-    reference(&stack, &topics, 5, 3).await.expect("a second time does no harm");
+    reference(&stack, &topics, 5, 3, |_| ()).await.unwrap();
+    reference(&stack, &topics, 5, 3, |_| ()).await.expect("a second time does no harm");
 
     let load = load(5);
     let progress = Arc::new(Progress::default());
@@ -59,7 +59,7 @@ async fn a_run_that_arrived_passes_and_every_kind_of_damage_is_found() {
 
     let file = std::env::temp_dir().join(format!("{prefix}manifest.json"));
     manifest.write(&file).unwrap();
-    assert_eq!(Manifest::read(&file).unwrap(), manifest);
+    assert!(Manifest::read(&file).unwrap() == manifest, "the manifest survives its file");
     std::fs::remove_file(&file).unwrap();
 
     let stand_in = StandIn::new(&stack, &prefix, &manifest).await;
