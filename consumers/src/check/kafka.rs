@@ -8,6 +8,7 @@ use std::{
 use rdkafka::{
     ClientConfig, ClientContext, TopicPartitionList,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
     types::RDKafkaErrorCode,
@@ -16,18 +17,23 @@ use rdkafka::{
 use super::{count, report::Part};
 use crate::config::{Config, Kafka};
 
-/// Keeps the last reason that librdkafka gave for a connection that failed; its calls themselves say only "timed out".
+/// More than a client writes while it fails to connect.
+const LOG_LINES: usize = 32;
+
+/// Keeps the last reason that librdkafka logged for a connection that failed; its calls themselves say only that it did.
 #[derive(Clone, Default)]
 struct LastReason(Arc<Mutex<Option<String>>>);
 
 impl ClientContext for LastReason {
-    fn error(&self, _: KafkaError, reason: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The later "all brokers are down" only sums up what the earlier ones said.
-        if last.is_none() || !reason.contains("brokers are down") {
-            *last = Some(reason.to_owned());
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            // `[thrd:broker]: broker: Connect to … failed: Connection refused (after 0ms in state CONNECT)`
+            let reason = message.splitn(3, ": ").last().unwrap_or(message);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
+
+    fn error(&self, _: KafkaError, _: &str) {}
 }
 
 impl ConsumerContext for LastReason {}
@@ -137,11 +143,16 @@ fn look(kafka: &Kafka, topics: &[String], events: &[String], timeout: Duration) 
     let consumer: BaseConsumer<LastReason> = client_config(kafka)
         .set("group.id", &kafka.group_id)
         .set("enable.auto.commit", "false")
+        .set_log_level(RDKafkaLogLevel::Info)
         .create_with_context(reason.clone())
         .map_err(|error| format!("librdkafka refuses the configuration: {error}"))?;
     let metadata = consumer.fetch_metadata(topics.first().map(String::as_str), timeout);
-    // Errors of the connection wait in the queue until somebody polls.
-    consumer.poll(Duration::ZERO);
+    if metadata.is_err() {
+        // Log lines wait in the queue of events until somebody polls, one at a time.
+        for _ in 0..LOG_LINES {
+            consumer.poll(Duration::from_millis(1));
+        }
+    }
     let metadata = metadata.map_err(|error| {
         format!(
             "no broker at {} answered within {} s{}: is it running, and are kafka.bootstrap_servers and kafka.security_protocol right? [{error}]",

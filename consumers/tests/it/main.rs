@@ -1,0 +1,7 @@
+//! Drives the built `millrace` against a running stack: `MILLRACE_STACK` names its stack.json.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod check;
+mod migrate;
+mod world;
