@@ -94,9 +94,14 @@ impl World {
 
     /// Runs `millrace <command> --config <a file with this text>`.
     pub(crate) fn millrace(&self, command: &str, arguments: &[&str], config: &str) -> Ran {
+        millrace(&[&[command, "--config", &self.write(config)], arguments].concat())
+    }
+
+    /// Writes a configuration, and returns the file's name.
+    pub(crate) fn write(&self, config: &str) -> String {
         let file = self.directory.join("millrace.toml");
         fs::write(&file, config).unwrap();
-        millrace(&[&[command, "--config", file.to_str().unwrap()], arguments].concat())
+        file.to_str().unwrap().to_owned()
     }
 
     /// `millrace check`, with a wait of 3 s for each answer.
