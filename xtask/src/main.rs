@@ -9,6 +9,7 @@ mod clickhouse_serve;
 mod demo;
 mod interrupt;
 mod stack;
+mod test;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,9 @@ enum Command {
     /// Kafka, schema registry, ClickHouse and Prometheus on this machine, without Docker
     Stack(stack::cli::Args),
     Demo(demo::Args),
+    Test(test::Args),
+    /// Formatting, clippy and documentation as CI wants them
+    Lint,
     /// Serve ClickHouse from libchdb, and restart it when it dies
     #[command(hide = true)]
     ClickhouseServe(clickhouse_serve::Args),
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Stack(args) => stack::cli::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Lint => test::lint(),
         Command::ClickhouseServe(args) => clickhouse_serve::supervise(&args),
         Command::ClickhouseChild(args) => clickhouse_serve::serve(&args),
         Command::PartExec(args) => stack::process::exec(&args),

@@ -118,9 +118,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         count(&verdict, "wrong"),
     );
     if args.keep {
-        println!("left running: the stack ({}) and millrace (pid {})", stack.path().display(), pipeline.leave());
-        println!("  metrics of millrace  {}", demo.pipeline_address()?);
-        println!("  stop them            cargo xtask stack --dir {} down; kill {}", relative(&dir), "the pid above");
+        println!("left running: the stack ({}) and millrace", stack.path().display());
+        println!("  metrics of millrace  {}/metrics", demo.pipeline_address()?);
+        println!("  stop them            kill {}; cargo xtask stack --dir {} down", pipeline.leave(), relative(&dir));
         stack.keep();
     } else {
         pipeline.stop(DRAIN)?;

@@ -1,0 +1,190 @@
+//! `cargo xtask test`: every test there is, the ones on real parts against a stack of their own; and `cargo xtask lint`.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cargo,
+    interrupt::Interrupt,
+    stack::{DataDir, Options, Stack},
+};
+
+/// Run every test: unit, property and golden tests, then those on a real stack
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only those that need no stack
+    #[arg(long)]
+    unit: bool,
+    /// Leave the tests' stack running
+    #[arg(long)]
+    keep: bool,
+    /// Install missing tools with apt-get (as root; environment CI=true does the same)
+    #[arg(long)]
+    install_missing: bool,
+}
+
+/// Tests on the real parts: packages, target, and arguments of the test programs.
+const ON_REAL_PARTS: [Suite; 2] = [
+    Suite {
+        what: "each part against real Kafka, registry and ClickHouse",
+        packages: &["millrace-producers", "millrace-consumers", "millrace-bench"],
+        target: "it",
+        arguments: &[],
+    },
+    Suite {
+        what: "the built programs end to end, killed and cut off under load",
+        packages: &["xtask"],
+        target: "e2e",
+        // They share two cores and measure nothing, but a crowd of them would only time out.
+        arguments: &["--test-threads=1"],
+    },
+];
+
+struct Suite {
+    what: &'static str,
+    packages: &'static [&'static str],
+    target: &'static str,
+    arguments: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+/// # Errors
+/// If the stack cannot be brought up. Tests that fail are an exit status.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let begin = Instant::now();
+    let interrupt = Interrupt::install().context("cannot watch for Ctrl-C")?;
+    let mut counts = Counts::default();
+    say("unit, property, golden and documentation tests");
+    let mut unit = cargo::command()?;
+    unit.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
+    let mut all_well = counted(unit, &mut counts)?;
+    interrupt.check()?;
+    if !args.unit {
+        say("a stack for the tests, with fresh data");
+        cargo::build(&["millrace-consumers", "millrace-producers", "millrace-bench"])?;
+        let stack = Stack::up(&Options {
+            dir: DataDir::path_in_clone(Some("test"))?,
+            fresh: true,
+            install_missing: args.install_missing || cargo::in_ci(),
+            interrupt: interrupt.clone(),
+        })?;
+        for suite in &ON_REAL_PARTS {
+            say(suite.what);
+            all_well &= suite.run(&stack.path(), &mut counts)?;
+            interrupt.check()?;
+        }
+        if args.keep {
+            println!("left running: {}", stack.path().display());
+            stack.keep();
+        } else {
+            stack.stop()?;
+        }
+    }
+    println!("\nafter {:.0} s:", begin.elapsed().as_secs_f64());
+    println!("{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
+    if counts.passed == 0 {
+        bail!("no test was run");
+    }
+    Ok(if all_well && counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Formatting, clippy and documentation, with warnings as errors, and the dependency rules where cargo-deny is there.
+///
+/// # Errors
+/// If one of them finds something.
+pub(crate) fn lint() -> Result<ExitCode> {
+    check("formatting", &["fmt", "--all", "--check"], &[])?;
+    let clippy = ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    check("clippy", &clippy, &[])?;
+    let doc = ["doc", "--release", "--locked", "--workspace", "--no-deps", "--document-private-items"];
+    check("documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
+    if cargo::command()?.args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        check("dependencies", &["deny", "--locked", "check", "bans", "licenses", "sources"], &[])?;
+    } else {
+        println!("== dependencies: cargo-deny is not installed, deny.toml not checked (cargo install cargo-deny --locked)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(what: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    say(what);
+    let status = cargo::command()?.args(arguments).envs(variables.iter().copied()).status().context("start cargo")?;
+    if !status.success() {
+        bail!("{what}: cargo {} failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
+impl Suite {
+    fn run(&self, stack: &Path, counts: &mut Counts) -> Result<bool> {
+        let mut command = cargo::command()?;
+        command.args(["test", "--release", "--locked", "--no-fail-fast", "--features", "it", "--test", self.target]);
+        for package in self.packages {
+            command.args(["-p", package]);
+        }
+        command.arg("--").args(self.arguments).env("MILLRACE_STACK", stack);
+        counted(command, counts)
+    }
+}
+
+/// Runs tests, shows what they print as it comes, and counts them by their closing lines.
+fn counted(mut command: Command, counts: &mut Counts) -> Result<bool> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo")?;
+    let output = child.stdout.take().context("read what cargo prints")?;
+    for line in BufReader::new(output).lines() {
+        let line = line.context("read what cargo prints")?;
+        println!("{line}");
+        if let Some(found) = closing_line(&line) {
+            counts.passed += found.passed;
+            counts.failed += found.failed;
+            counts.ignored += found.ignored;
+        }
+    }
+    Ok(child.wait().context("wait for cargo")?.success())
+}
+
+/// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
+fn closing_line(line: &str) -> Option<Counts> {
+    let (_, figures) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut counts = Counts::default();
+    for figure in figures.split("; ") {
+        let Some((number, what)) = figure.split_once(' ') else { continue };
+        let Ok(number) = number.parse() else { continue };
+        match what {
+            "passed" => counts.passed = number,
+            "failed" => counts.failed = number,
+            "ignored" => counts.ignored = number,
+            _ => {}
+        }
+    }
+    Some(counts)
+}
+
+fn say(what: &str) {
+    println!("== {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_counted_and_other_lines_are_not() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.10s";
+        assert_eq!(closing_line(line), Some(Counts { passed: 12, failed: 3, ignored: 1 }));
+        assert_eq!(closing_line("test a::b ... ok"), None);
+        assert_eq!(closing_line("running 3 tests"), None);
+    }
+}
