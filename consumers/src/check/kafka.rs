@@ -39,11 +39,8 @@ impl ClientContext for LastReason {
 impl ConsumerContext for LastReason {}
 
 impl LastReason {
-    fn text(&self) -> String {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(reason) => format!(" ({reason})"),
-            None => String::new(),
-        }
+    fn text(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -155,10 +152,10 @@ fn look(kafka: &Kafka, topics: &[String], events: &[String], timeout: Duration) 
     }
     let metadata = metadata.map_err(|error| {
         format!(
-            "no broker at {} answered within {} s{}: is it running, and are kafka.bootstrap_servers and kafka.security_protocol right? [{error}]",
+            "no broker at {} answered within {} s ({}): is it running, and are kafka.bootstrap_servers and kafka.security_protocol right?",
             kafka.bootstrap_servers,
             timeout.as_secs_f64(),
-            reason.text()
+            reason.text().unwrap_or_else(|| error.to_string())
         )
     })?;
     let partitions = topics
