@@ -16,7 +16,10 @@ use crate::manifest::Offsets;
 use crate::reference::Reference;
 use crate::stack::{Stack, Topics};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// For each question to the broker.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the last reference records to be acknowledged.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What `reference` did.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -98,7 +101,7 @@ async fn publish_all<E: Event>(stack: &Stack, topic: &str, records: &[E]) -> Res
     for answer in answers {
         answer.await?;
     }
-    publisher.close(TIMEOUT).await?;
+    publisher.close(CLOSE_TIMEOUT).await?;
     Ok(())
 }
 
