@@ -2,7 +2,7 @@
 
 use std::{fs, future::Future, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clickhouse::{Client, Compression, error::Error};
 use hyper_tls::HttpsConnector;
 use hyper_util::{
@@ -48,6 +48,8 @@ fn tls(settings: &ClickHouse) -> Result<native_tls::TlsConnector> {
         let pem = fs::read(file).with_context(|| format!("read clickhouse.ca_file {}", file.display()))?;
         let authorities = native_tls::Certificate::stack_from_pem(&pem)
             .with_context(|| format!("parse clickhouse.ca_file {} as PEM", file.display()))?;
+        // Without any, nothing would be trusted, and every connection would fail without saying why.
+        ensure!(!authorities.is_empty(), "clickhouse.ca_file {} holds no certificate in PEM", file.display());
         builder.disable_built_in_roots(true);
         for authority in authorities {
             builder.add_root_certificate(authority);
@@ -62,4 +64,19 @@ fn tls(settings: &ClickHouse) -> Result<native_tls::TlsConnector> {
 /// Those of the request, or the timeout.
 pub async fn within<T>(timeout: Duration, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     tokio::time::timeout(timeout, request).await.unwrap_or(Err(Error::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::example;
+
+    #[test]
+    fn a_file_of_authorities_that_holds_none_is_an_error_that_names_it() {
+        for (file, expected) in [("Cargo.toml", "Cargo.toml holds no certificate"), ("missing.pem", "missing.pem")] {
+            let settings = ClickHouse { ca_file: Some(file.into()), ..example(|text| text).clickhouse };
+            let error = format!("{:#}", client(&settings).err().unwrap());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }
