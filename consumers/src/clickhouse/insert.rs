@@ -98,14 +98,12 @@ impl Inserter {
             }
         };
         let token = uuid::Uuid::new_v4().to_string();
-        let sql = format!("{}{} FORMAT ArrowStream", self.sql_before_fence, self.claims.fence(&batch.progress));
-        let comment = self.claims.comment(&batch.progress);
         let mut attempt = 0;
         let mut unknown_since: Option<Instant> = None;
         loop {
             self.permit().await;
             let begun = Instant::now();
-            let Err(error) = self.try_insert(&sql, &token, attempt, &comment, &body).await else {
+            let Err(error) = self.send(batch, &token, attempt, body.clone()).await else {
                 self.with_breaker(|breaker, _| breaker.succeeded());
                 histogram!(names::INSERT_DURATION, "topic" => self.topic.clone()).record(begun.elapsed());
                 return Outcome::Durable;
@@ -140,12 +138,18 @@ impl Inserter {
         }
     }
 
-    async fn try_insert(&self, sql: &str, token: &str, attempt: u32, comment: &str, body: &Bytes) -> Result<(), Error> {
+    /// Sends a batch once. `body` is its rows as an Arrow IPC stream; `attempt` tells this sending from others under
+    /// the same token.
+    ///
+    /// # Errors
+    /// Those of ClickHouse and of the way to it.
+    pub async fn send(&self, batch: &Batch, token: &str, attempt: u32, body: Bytes) -> Result<(), Error> {
+        let fence = self.claims.fence(&batch.progress);
         let mut insert = self
             .client
-            .insert_formatted_with(sql)
+            .insert_formatted_with(format!("{}{fence} FORMAT ArrowStream", self.sql_before_fence))
             .with_setting("query_id", format!("millrace-{}-{token}-{attempt}", self.topic))
-            .with_setting("log_comment", comment)
+            .with_setting("log_comment", self.claims.comment(&batch.progress))
             .with_setting("insert_deduplication_token", token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("async_insert", "0")
@@ -158,7 +162,7 @@ impl Inserter {
             // The status line must tell the end of the query, not its beginning.
             .with_setting("wait_end_of_query", "1")
             .with_timeouts(Some(self.timeout), Some(self.timeout));
-        let mut rest = body.clone();
+        let mut rest = body;
         while !rest.is_empty() {
             insert.send(rest.split_to(CHUNK.min(rest.len()))).await?;
         }

@@ -5,4 +5,5 @@
 mod check;
 mod migrate;
 mod operators;
+mod protocol;
 mod world;
