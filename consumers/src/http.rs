@@ -24,7 +24,7 @@ use crate::telemetry::metrics::Rendering;
 
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 
-/// What the running parts tell the outside.
+/// What one running part, such as a topic's thread, tells the outside.
 pub struct Health {
     start: Instant,
     stale_after: Duration,
@@ -98,7 +98,7 @@ impl Port {
     /// Those of the operating system.
     pub async fn serve(
         self,
-        health: Arc<Health>,
+        health: Vec<Arc<Health>>,
         rendering: Rendering,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<()> {
@@ -116,7 +116,7 @@ impl Port {
     }
 }
 
-fn routes(health: Arc<Health>, rendering: Rendering) -> Router {
+fn routes(health: Vec<Arc<Health>>, rendering: Rendering) -> Router {
     let metrics = Router::new().route("/metrics", get(metrics)).with_state(rendering);
     Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).with_state(health).merge(metrics)
 }
@@ -125,20 +125,23 @@ async fn metrics(State(rendering): State<Rendering>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], rendering.render())
 }
 
-async fn alive(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    let silent = health.silent_for();
-    if silent > health.stale_after {
-        let text = format!("the poll loop has not come round for {:.1} s\n", silent.as_secs_f64());
+async fn alive(State(parts): State<Vec<Arc<Health>>>) -> (StatusCode, String) {
+    let stuck = parts.iter().find(|part| part.silent_for() > part.stale_after);
+    if let Some(stuck) = stuck {
+        let text = format!("a poll loop has not come round for {:.1} s\n", stuck.silent_for().as_secs_f64());
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     (StatusCode::OK, "alive\n".to_owned())
 }
 
-async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
-    match &*health.waiting_for.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some(waiting_for) => (StatusCode::SERVICE_UNAVAILABLE, format!("{waiting_for}\n")),
-        None => (StatusCode::OK, "ready\n".to_owned()),
+async fn ready(State(parts): State<Vec<Arc<Health>>>) -> (StatusCode, String) {
+    let reasons =
+        parts.iter().filter_map(|part| part.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let reasons: Vec<String> = reasons.collect();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
     }
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n")))
 }
 
 #[cfg(test)]
@@ -147,22 +150,26 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_tells_what_is_waited_for_and_health_whether_the_loop_comes_round() {
-        let health = Arc::new(Health::new(Duration::from_secs(30), "reading customers: 40%"));
+        let orders = Arc::new(Health::new(Duration::from_secs(30), "orders: reading customers"));
+        let payments = Arc::new(Health::new(Duration::from_secs(30), "payments: starting"));
+        let parts = vec![orders.clone(), payments.clone()];
         assert_eq!(
-            ready(State(health.clone())).await,
-            (StatusCode::SERVICE_UNAVAILABLE, "reading customers: 40%\n".to_owned())
+            ready(State(parts.clone())).await,
+            (StatusCode::SERVICE_UNAVAILABLE, "orders: reading customers\npayments: starting\n".to_owned())
         );
-        health.ready();
-        assert_eq!(ready(State(health.clone())).await.0, StatusCode::OK);
-        assert_eq!(alive(State(health)).await.0, StatusCode::OK);
+        orders.ready();
+        assert_eq!(ready(State(parts.clone())).await.1, "payments: starting\n");
+        payments.ready();
+        assert_eq!(ready(State(parts.clone())).await.0, StatusCode::OK);
+        assert_eq!(alive(State(parts)).await.0, StatusCode::OK);
 
         let stuck = Arc::new(Health {
             start: Instant::now() - Duration::from_secs(9),
             ..Health::new(Duration::from_secs(5), "")
         });
-        assert_eq!(alive(State(stuck.clone())).await.0, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(alive(State(vec![stuck.clone()])).await.0, StatusCode::SERVICE_UNAVAILABLE);
         stuck.beat();
-        assert_eq!(alive(State(stuck)).await.0, StatusCode::OK);
+        assert_eq!(alive(State(vec![stuck])).await.0, StatusCode::OK);
     }
 
     #[tokio::test]

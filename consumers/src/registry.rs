@@ -85,5 +85,8 @@ fn avro(schema: RegisteredSchema) -> Option<String> {
 fn is_not_found(error: &SRCError) -> bool {
     let raw = error.source().and_then(|source| source.downcast_ref::<RawError>());
     // 40403 and its like do not fit the crate's field in older registries, which send the three digits alone.
-    raw.is_some_and(|raw| NOT_FOUND.iter().any(|code| i64::from(raw.error_code) == i64::from(*code)) || (40401..=40499).contains(&i64::from(raw.error_code)))
+    raw.is_some_and(|raw| {
+        NOT_FOUND.iter().any(|code| i64::from(raw.error_code) == i64::from(*code))
+            || (40401..=40499).contains(&i64::from(raw.error_code))
+    })
 }

@@ -174,7 +174,10 @@ impl TakeOver {
         match (position.committed, self.start) {
             (Some(committed), _) if committed < position.low => {
                 tracing::error!(
-                    partition, committed, oldest = position.low, events_gone = position.low - committed,
+                    partition,
+                    committed,
+                    oldest = position.low,
+                    events_gone = position.low - committed,
                     "Kafka's retention has deleted events that were never read; going on with the oldest there is"
                 );
                 position.low

@@ -44,7 +44,8 @@ impl Assignment {
     /// Something about these partitions is not known any more: those of them that are still held and were running go
     /// back to being taken over. `None` when there are none.
     pub fn restart(&mut self, partitions: &[i32]) -> Option<(Attempt, Vec<i32>)> {
-        let running: Vec<i32> = partitions.iter().copied().filter(|partition| self.epoch(*partition).is_some()).collect();
+        let running: Vec<i32> =
+            partitions.iter().copied().filter(|partition| self.epoch(*partition).is_some()).collect();
         if running.is_empty() { None } else { Some((self.assign(&running), running)) }
     }
 

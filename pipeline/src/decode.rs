@@ -144,10 +144,7 @@ impl Decoder {
         let len = record.value.map_or(0, <[u8]>::len);
         if len > self.limits.max_value_bytes {
             let limit = self.limits.max_value_bytes;
-            return Err(Rejection::new(
-                Reason::TooLarge,
-                format!("the value has {len} bytes, the limit is {limit}"),
-            ));
+            return Err(Rejection::new(Reason::TooLarge, format!("the value has {len} bytes, the limit is {limit}")));
         }
         let (id, datum) = wire::split(record.value)?;
         match self.writers.get_mut(&id) {

@@ -126,7 +126,9 @@ impl Found {
                 let items = list.values();
                 list.offsets()
                     .windows(2)
-                    .map(|ends| (ends[0] as usize..ends[1] as usize).any(|at| self.rows.is_null(at) && items.is_valid(at)))
+                    .map(|ends| {
+                        (ends[0] as usize..ends[1] as usize).any(|at| self.rows.is_null(at) && items.is_valid(at))
+                    })
                     .collect()
             }
             None => (0..self.rows.len()).map(|at| self.rows.is_null(at) && self.keys.is_valid(at)).collect(),

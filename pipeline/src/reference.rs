@@ -42,7 +42,9 @@ enum Values {
 impl std::fmt::Debug for Values {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Text { builder, .. } => write!(f, "Text({} rows)", arrow_array::builder::ArrayBuilder::len(&**builder)),
+            Self::Text { builder, .. } => {
+                write!(f, "Text({} rows)", arrow_array::builder::ArrayBuilder::len(&**builder))
+            }
             Self::Other(values) => write!(f, "{}({} rows)", values.data_type(), values.len()),
         }
     }

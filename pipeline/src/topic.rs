@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::{
-    BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, cast::AsArray,
-};
+use arrow_array::{BooleanArray, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, cast::AsArray};
 use arrow_schema::{ArrowError, DataType, Schema};
 use arrow_select::filter::filter_record_batch;
 
@@ -425,9 +423,8 @@ impl TopicPipeline {
         let found: Vec<Found> =
             self.lookups.iter().map(|lookup| lookup.find(&fresh.events)).collect::<Result<_, _>>()?;
         let mut patient = self.lookups.iter().zip(&found);
-        let lacks = patient.any(|(lookup, found)| {
-            matches!(lookup.spec.miss, MissPolicy::Wait { .. }) && found.misses > 0
-        });
+        let lacks =
+            patient.any(|(lookup, found)| matches!(lookup.spec.miss, MissPolicy::Wait { .. }) && found.misses > 0);
         if lacks && now < until {
             self.waiting = Some(Waiting { fresh, until });
             return Ok(false);

@@ -7,8 +7,8 @@
 
 mod plan;
 
-pub use plan::{Plan, PlanError};
 use plan::Node;
+pub use plan::{Plan, PlanError};
 
 use crate::reason::{Reason, Rejection};
 
@@ -88,7 +88,11 @@ impl<'a> Walk<'a> {
                 if is_uuid(text) { Ok(()) } else { Err(Reason::BadUuid) }
             }
             Node::UuidBytes => {
-                if self.bytes()?.len() == 16 { Ok(()) } else { Err(Reason::BadUuid) }
+                if self.bytes()?.len() == 16 {
+                    Ok(())
+                } else {
+                    Err(Reason::BadUuid)
+                }
             }
             Node::DecimalBytes { limit } => {
                 let unscaled = self.bytes()?;

@@ -12,10 +12,9 @@ pub const HEADER_LEN: usize = 5;
 pub fn split(value: Option<&[u8]>) -> Result<(u32, &[u8]), Rejection> {
     let value = value.unwrap_or_default();
     match value {
-        [] => Err(Rejection::new(
-            Reason::EmptyValue,
-            "the record has no value; expected a Confluent-framed Avro datum",
-        )),
+        [] => {
+            Err(Rejection::new(Reason::EmptyValue, "the record has no value; expected a Confluent-framed Avro datum"))
+        }
         [0, a, b, c, d, datum @ ..] => Ok((u32::from_be_bytes([*a, *b, *c, *d]), datum)),
         [0, ..] => Err(Rejection::new(
             Reason::TruncatedHeader,

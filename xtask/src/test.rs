@@ -106,14 +106,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// If one of them finds something.
 pub(crate) fn lint() -> Result<ExitCode> {
     check("formatting", &["fmt", "--all", "--check"], &[])?;
-    let clippy = ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let clippy =
+        ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     check("clippy", &clippy, &[])?;
     let doc = ["doc", "--release", "--locked", "--workspace", "--no-deps", "--document-private-items"];
     check("documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
     if cargo::command()?.args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
         check("dependencies", &["deny", "--locked", "check", "bans", "licenses", "sources"], &[])?;
     } else {
-        println!("== dependencies: cargo-deny is not installed, deny.toml not checked (cargo install cargo-deny --locked)");
+        println!(
+            "== dependencies: cargo-deny is not installed, deny.toml not checked (cargo install cargo-deny --locked)"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

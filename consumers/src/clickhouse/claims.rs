@@ -73,10 +73,7 @@ impl Claims {
             .with_setting("insert_deduplicate", "0");
         within(self.timeout, insert.execute()).await?;
         let holders = self.holders(partitions).await?.into_iter();
-        Ok(holders
-            .filter(|holder| holder.owner == self.owner)
-            .map(|holder| (holder.partition, holder.epoch))
-            .collect())
+        Ok(holders.filter(|holder| holder.owner == self.owner).map(|holder| (holder.partition, holder.epoch)).collect())
     }
 
     /// Stops the inserts that hold one of `partitions`, and waits until none runs. Whatever of them landed is in the

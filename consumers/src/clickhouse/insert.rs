@@ -113,14 +113,22 @@ impl Inserter {
                 ErrorClass::Fenced => {
                     counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
                     self.with_breaker(|breaker, _| breaker.succeeded());
-                    tracing::warn!(topic = self.topic, batch = batch.seq, "ClickHouse refused an insert: a partition of it is claimed by another consumer");
+                    tracing::warn!(
+                        topic = self.topic,
+                        batch = batch.seq,
+                        "ClickHouse refused an insert: a partition of it is claimed by another consumer"
+                    );
                     return Outcome::Unsettled;
                 }
                 ErrorClass::UnknownOutcome => _ = unknown_since.get_or_insert(begun),
                 ErrorClass::Retry | ErrorClass::Cancelled | ErrorClass::Auth | ErrorClass::Permanent => {}
             }
             if unknown_since.is_some_and(|since| since.elapsed() > SETTLE_WITHIN) {
-                tracing::warn!(topic = self.topic, batch = batch.seq, "an insert's outcome stays unknown; its partitions are taken over again");
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    "an insert's outcome stays unknown; its partitions are taken over again"
+                );
                 return Outcome::Unsettled;
             }
             attempt += 1;
@@ -130,9 +138,24 @@ impl Inserter {
             let retry_in_ms = delay.as_millis() as u64;
             let error = one_line(&error);
             if matches!(class, ErrorClass::Permanent | ErrorClass::Auth) {
-                tracing::error!(topic = self.topic, batch = batch.seq, attempt, error, retry_in_ms, "ClickHouse refuses the rows; the topic stands until that is mended: run `millrace check`");
+                tracing::error!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    attempt,
+                    error,
+                    retry_in_ms,
+                    "ClickHouse refuses the rows; the topic stands until that is mended: run `millrace check`"
+                );
             } else {
-                tracing::warn!(topic = self.topic, batch = batch.seq, attempt, error, retry_in_ms, ?class, "an insert failed and is tried again");
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    attempt,
+                    error,
+                    retry_in_ms,
+                    ?class,
+                    "an insert failed and is tried again"
+                );
             }
             tokio::time::sleep(delay).await;
         }

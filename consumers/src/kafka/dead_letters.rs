@@ -34,7 +34,8 @@ impl DeadLetters {
     pub fn new(kafka: &config::Kafka, source_topic: &str, topic: &str) -> Result<Self> {
         let mut client = client_config(kafka, "dead-letters");
         client.set("enable.idempotence", "true").set("acks", "all").set("delivery.timeout.ms", "30000");
-        let producer = client.create_with_context(Telling { role: "dead-letters" }).context("set the dead-letter producer up")?;
+        let producer =
+            client.create_with_context(Telling { role: "dead-letters" }).context("set the dead-letter producer up")?;
         Ok(Self { producer, source_topic: source_topic.to_owned(), topic: topic.to_owned() })
     }
 

@@ -14,10 +14,10 @@ use crate::config;
 /// The properties common to every client.
 fn client_config(kafka: &config::Kafka, role: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
+    client.set("client.id", format!("millrace-{role}"));
     for (name, value) in kafka.client_properties() {
         client.set(name, value);
     }
-    client.set("client.id", format!("millrace-{role}"));
     client
 }
 

@@ -110,8 +110,8 @@ impl ReferenceReader {
         let consumer = client
             .create_with_context(Telling { role: "reference" })
             .with_context(|| format!("set the consumer of reference topic {topic} up"))?;
-        let decoder = Decoder::new(schema, DecodeLimits::default())
-            .with_context(|| format!("read reference topic {topic}"))?;
+        let decoder =
+            Decoder::new(schema, DecodeLimits::default()).with_context(|| format!("read reference topic {topic}"))?;
         Ok(Self {
             consumer,
             topic: topic.to_owned(),
@@ -161,7 +161,12 @@ impl ReferenceReader {
                 Ok(()) => return Ok(true),
                 Err(error) => {
                     attempt += 1;
-                    tracing::warn!(error = format!("{error:#}"), attempt, topic = self.topic, "reference topic not ready");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        attempt,
+                        topic = self.topic,
+                        "reference topic not ready"
+                    );
                     self.runtime.block_on(tokio::time::sleep(BACKOFF.delay(attempt, random())));
                 }
             }
@@ -211,9 +216,15 @@ impl ReferenceReader {
         }
         self.read += messages.len() as u64;
         for message in &messages {
-            ended.extend(self.behind.get(&message.partition()).filter(|high| message.offset() + 1 >= **high).map(|_| message.partition()));
+            ended.extend(
+                self.behind
+                    .get(&message.partition())
+                    .filter(|high| message.offset() + 1 >= **high)
+                    .map(|_| message.partition()),
+            );
         }
-        let updates = decode(&mut self.decoder, &messages, self.lookup, &self.topic, &self.registry, &self.runtime, &self.stop);
+        let updates =
+            decode(&mut self.decoder, &messages, self.lookup, &self.topic, &self.registry, &self.runtime, &self.stop);
         drop(messages);
         if !updates.into_iter().all(|update| self.updates.send(update).is_ok()) {
             return false;

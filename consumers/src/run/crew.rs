@@ -187,7 +187,10 @@ impl Crew {
                         attempt += 1;
                         let delay = BACKOFF.delay(attempt, random());
                         tracing::warn!(
-                            topic, schema_id = id, attempt, error = format!("{error:#}"),
+                            topic,
+                            schema_id = id,
+                            attempt,
+                            error = format!("{error:#}"),
                             "the registry does not answer; events of this schema wait, others go on"
                         );
                         tokio::time::sleep(delay).await;

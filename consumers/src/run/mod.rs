@@ -65,17 +65,18 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
         tracing::warn!("{warning}");
     }
     let hurry = Arc::new(AtomicBool::new(false));
-    let health = Arc::new(Health::new(STUCK_AFTER, "starting"));
+    let starting = |topic: &Topic| Arc::new(Health::new(STUCK_AFTER, format!("topic {}: starting", topic.spec.topic)));
+    let health: Vec<Arc<Health>> = config.topics.iter().map(starting).collect();
     let port = http::bind(config.http.listen).await?;
     tracing::info!(address = %port.address()?, version = env!("CARGO_PKG_VERSION"), "metrics and health are served");
     let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
-    let served = tokio::spawn(port.serve(Arc::clone(&health), rendering, async { _ = http_stopped.await }));
+    let served = tokio::spawn(port.serve(health.clone(), rendering, async { _ = http_stopped.await }));
 
     let (ended, mut endings) = tokio::sync::mpsc::unbounded_channel();
     let mut workers = Vec::new();
     let mut signals = signals::Signals::listen()?;
-    for topic in &config.topics {
-        let started = start(&config, topic, &health, &hurry);
+    for (topic, health) in config.topics.iter().zip(&health) {
+        let started = start(&config, topic, health, &hurry);
         let (tell, worker) = tokio::select! {
             started = started => started.with_context(|| format!("topic {}", topic.spec.topic))?,
             () = signals.next() => return Ok(()),
@@ -99,7 +100,7 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
                     tracing::warn!("leaving at once; what is on its way is settled by whoever reads next");
                     hurry.store(true, std::sync::atomic::Ordering::Relaxed);
                 }
-                health.not_ready("leaving");
+                health.iter().for_each(|part| part.not_ready("leaving"));
             }
             ended = endings.recv() => match ended {
                 None => break,
@@ -137,7 +138,9 @@ async fn start(
     // What there is: the table, the schemas.
     let table = patiently(health, "ClickHouse", || described(config, &clickhouse, &topic.table)).await?;
     let reader_schema = match &topic.reader_schema {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("read reader_schema {}", file.display()))?,
+        Some(file) => {
+            std::fs::read_to_string(file).with_context(|| format!("read reader_schema {}", file.display()))?
+        }
         None => patiently(health, "the schema registry", async || Ok(Ok(registry.latest(name).await?))).await?,
     };
 
@@ -161,8 +164,7 @@ async fn start(
     let reference_schemas: Vec<SchemaRef> = references.iter().map(ReferenceReader::columns).collect();
 
     // The pipeline: decode, deduplicate, enrich, project, batch.
-    let pipeline =
-        TopicPipeline::new(topic.spec.clone(), &reader_schema, &reference_schemas, DecodeLimits::default())?;
+    let pipeline = TopicPipeline::new(topic.spec.clone(), &reader_schema, &reference_schemas, DecodeLimits::default())?;
     let columns: Vec<String> = pipeline.row_schema().fields().iter().map(|field| field.name().clone()).collect();
     require_columns(&topic.table, &table, &columns)?;
 
@@ -240,6 +242,7 @@ async fn patiently<T>(health: &Health, whom: &str, mut ask: impl AsyncFnMut() ->
                 let error = format!("{error:#}");
                 tracing::warn!(error, attempt, retry_in_ms = delay.as_millis() as u64, "waiting for {whom}");
                 health.not_ready(format!("waiting for {whom}: {error}"));
+                health.beat();
                 tokio::time::sleep(delay).await;
             }
         }

@@ -214,11 +214,10 @@ impl Worker {
         match self.source.poll(timeout) {
             None => {}
             Some(Err(error)) => complain(&error)?,
-            Some(Ok(message)) => {
-                if self.pipeline.accept(message.partition(), message.offset()) {
-                    self.stash.entry(message.partition()).or_default().push_back(message.detach());
-                }
+            Some(Ok(message)) if self.pipeline.accept(message.partition(), message.offset()) => {
+                self.stash.entry(message.partition()).or_default().push_back(message.detach());
             }
+            Some(Ok(_)) => {}
         }
         Ok(())
     }
@@ -412,7 +411,11 @@ impl Worker {
         if early > 0 {
             let topic = self.crew.topic.clone();
             counter!(names::DEDUP_EARLY_EXPIRATIONS, "topic" => topic.clone()).increment(early as u64);
-            tracing::warn!(topic, ids = early, "the dedup index is full: ids were forgotten before the end of the window; raise dedup.max_ids or shorten dedup.window");
+            tracing::warn!(
+                topic,
+                ids = early,
+                "the dedup index is full: ids were forgotten before the end of the window; raise dedup.max_ids or shorten dedup.window"
+            );
         }
         let assignment = self.pipeline.assignment();
         self.assigned_at.retain(|attempt, _| assignment.is_pending(*attempt));

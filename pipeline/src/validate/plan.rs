@@ -120,11 +120,8 @@ impl Compiler {
                 union.variants().iter().map(|branch| self.node(branch, depth + 1)).collect::<Result<_, _>>()?,
             ),
             Schema::Record(record) => {
-                let fields = record
-                    .fields
-                    .iter()
-                    .map(|field| self.node(&field.schema, depth + 1))
-                    .collect::<Result<_, _>>()?;
+                let fields =
+                    record.fields.iter().map(|field| self.node(&field.schema, depth + 1)).collect::<Result<_, _>>()?;
                 self.define(&record.name, Node::Record(fields))
             }
             Schema::Array(array) => {
