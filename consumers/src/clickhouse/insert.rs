@@ -49,6 +49,9 @@ pub struct Inserter {
 pub enum Outcome {
     /// Every row is in the table, once.
     Durable,
+    /// ClickHouse refused the rows, because a partition of the batch is claimed by somebody else. None has landed,
+    /// unless by an earlier attempt whose answer was lost.
+    Refused,
     /// The rows may or may not be there, and this process may not find out by trying: take the partitions over again.
     Unsettled,
 }
@@ -118,7 +121,7 @@ impl Inserter {
                         batch = batch.seq,
                         "ClickHouse refused an insert: a partition of it is claimed by another consumer"
                     );
-                    return Outcome::Unsettled;
+                    return Outcome::Refused;
                 }
                 ErrorClass::UnknownOutcome => _ = unknown_since.get_or_insert(begun),
                 ErrorClass::Retry | ErrorClass::Cancelled | ErrorClass::Auth | ErrorClass::Permanent => {}

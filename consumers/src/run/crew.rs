@@ -52,6 +52,8 @@ pub enum Told {
     Unsettled {
         /// Number of the batch.
         seq: u64,
+        /// Whether ClickHouse refused it because somebody else has claimed a partition of it.
+        refused: bool,
     },
     /// What the registry says of a schema id; `None` when there is none.
     Schema {
@@ -114,7 +116,8 @@ impl Crew {
             let rows = batch.rows.num_rows();
             histogram!(names::BATCH_ROWS, "topic" => topic.clone()).record(rows as f64);
             let told = match inserter.land(&batch).await {
-                Outcome::Unsettled => Told::Unsettled { seq },
+                Outcome::Refused => Told::Unsettled { seq, refused: true },
+                Outcome::Unsettled => Told::Unsettled { seq, refused: false },
                 Outcome::Durable => {
                     observe_freshness(&topic, batch.published_ms);
                     counter!(names::ROWS_INSERTED, "topic" => topic.clone()).increment(rows as u64);
@@ -132,18 +135,22 @@ impl Crew {
         });
     }
 
-    /// Takes partitions over; the worker is told of each as it becomes ready.
+    /// Takes partitions over after a rest; the worker is told of each as it becomes ready.
     pub(super) fn take_over(
         &mut self,
         attempt: Attempt,
         partitions: Vec<i32>,
+        rest: Duration,
         reader: Reader,
         new_index: impl Fn() -> PartitionIndex + Send + Sync + 'static,
     ) {
         let (take_over, tell, started) = (Arc::clone(&self.take_over), self.tell.clone(), self.started);
         let now = move || started.elapsed().as_millis() as Millis;
         let ready = move |taken_over| _ = tell.send(Told::TakenOver(taken_over));
-        let job = self.runtime.spawn(take_over.run(attempt, partitions, reader, new_index, now, ready));
+        let job = self.runtime.spawn(async move {
+            tokio::time::sleep(rest).await;
+            take_over.run(attempt, partitions, reader, new_index, now, ready).await;
+        });
         self.jobs.retain(|_, job| !job.is_finished());
         self.jobs.insert(attempt, job);
     }

@@ -5,6 +5,7 @@
 //! are committed only behind rows and dead letters that are acknowledged ([`worker`]).
 
 pub mod crew;
+mod partitions;
 mod process;
 mod signals;
 pub mod worker;

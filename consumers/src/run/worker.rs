@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use millrace_pipeline::{
     assignment::Attempt,
     batch::{Progress, Trigger},
@@ -16,7 +16,7 @@ use millrace_pipeline::{
     wire,
 };
 use rdkafka::{
-    Message, Offset,
+    Message,
     consumer::CommitMode,
     error::KafkaError,
     message::{BorrowedMessage, OwnedMessage},
@@ -27,10 +27,7 @@ use super::{
     process::process,
 };
 use crate::{
-    kafka::{
-        reference::Update,
-        source::{Rebalance, Source},
-    },
+    kafka::{reference::Update, source::Source},
     takeover::TakenOver,
     telemetry::metrics as names,
 };
@@ -61,9 +58,9 @@ pub struct Worker {
     pub(super) paused_since: Option<Instant>,
     pub(super) leaving: bool,
     /// The last commit of each partition that is held.
-    committed: BTreeMap<i32, Progress>,
-    assigned_at: BTreeMap<Attempt, Instant>,
-    starting: VecDeque<TakenOver>,
+    pub(super) committed: BTreeMap<i32, Progress>,
+    pub(super) assigned_at: BTreeMap<Attempt, Instant>,
+    pub(super) starting: VecDeque<TakenOver>,
     kept_house: Instant,
     forgot_refused: Instant,
 }
@@ -232,7 +229,7 @@ impl Worker {
         Ok(())
     }
 
-    fn send(&mut self, trigger: Trigger) -> Result<()> {
+    pub(super) fn send(&mut self, trigger: Trigger) -> Result<()> {
         if let Some(batch) = self.pipeline.close(trigger).context("close a batch")? {
             self.in_flight += 1;
             self.crew.land(batch);
@@ -246,7 +243,7 @@ impl Worker {
         }
     }
 
-    fn wait_for_news(&mut self, timeout: Duration) {
+    pub(super) fn wait_for_news(&mut self, timeout: Duration) {
         match self.told.recv_timeout(timeout) {
             Ok(told) => self.act(told),
             // The worker holds a sender itself, so the channel never ends.
@@ -263,10 +260,10 @@ impl Worker {
                 self.source.commit(&committable, CommitMode::Async);
                 self.committed.extend(committable.into_iter().map(|progress| (progress.partition, progress)));
             }
-            Told::Unsettled { seq } => {
+            Told::Unsettled { seq, refused } => {
                 self.in_flight -= 1;
                 let restarted = self.pipeline.unsettled(seq);
-                self.take_over_again(restarted);
+                self.take_over_again(restarted, refused);
             }
             Told::Schema { id, schema } => {
                 self.crew.asked.remove(&id);
@@ -298,104 +295,6 @@ impl Worker {
             }
             gauge!(names::REFERENCE_ROWS, "lookup" => name).set(self.pipeline.reference(lookup).len() as f64);
         }
-    }
-
-    fn rebalance(&mut self) -> Result<()> {
-        while let Some(rebalance) = self.source.next_rebalance() {
-            counter!(names::REBALANCES).increment(1);
-            match rebalance {
-                Rebalance::Assigned(partitions) => {
-                    tracing::info!(topic = self.crew.topic, ?partitions, "partitions assigned");
-                    self.source.complete_assign(&partitions).context("take assigned partitions on")?;
-                    let attempt = self.pipeline.assign(&partitions);
-                    self.take_over(attempt, partitions);
-                }
-                Rebalance::Revoked { partitions, lost } => {
-                    tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
-                    if !lost {
-                        self.drain(self.crew.settings.drain_timeout)?;
-                    }
-                    self.forget(&partitions);
-                    let restarted = self.pipeline.revoke(&partitions);
-                    self.source.complete_revoke(&partitions).context("give revoked partitions up")?;
-                    self.take_over_again(restarted);
-                }
-            }
-            let held = self.pipeline.assignment().held().count();
-            gauge!(names::PARTITIONS_ASSIGNED).set(held as f64);
-        }
-        Ok(())
-    }
-
-    fn take_over_again(&mut self, restarted: Option<(Attempt, Vec<i32>)>) {
-        let Some((attempt, partitions)) = restarted else { return };
-        tracing::warn!(topic = self.crew.topic, ?partitions, "partitions are taken over again");
-        self.source.pause(&partitions);
-        self.forget(&partitions);
-        self.take_over(attempt, partitions);
-    }
-
-    fn take_over(&mut self, attempt: Attempt, partitions: Vec<i32>) {
-        self.assigned_at.insert(attempt, Instant::now());
-        let new_index = self.pipeline.new_index();
-        self.crew.take_over(attempt, partitions, self.source.reader(), new_index);
-    }
-
-    fn forget(&mut self, partitions: &[i32]) {
-        self.stash.retain(|partition, _| !partitions.contains(partition));
-        self.starting.retain(|taken_over| !partitions.contains(&taken_over.partition));
-        self.committed.retain(|partition, _| !partitions.contains(partition));
-    }
-
-    /// Starts to read the partitions that are taken over. A seek that comes too early is tried again in a moment.
-    fn start_partitions(&mut self) {
-        if !self.incomplete.is_empty() {
-            return;
-        }
-        for _ in 0..self.starting.len() {
-            let Some(TakenOver { attempt, partition, epoch, next_offset, index }) = self.starting.pop_front() else {
-                return;
-            };
-            if !self.pipeline.assignment().is_taking_over(attempt, partition) {
-                continue;
-            }
-            if let Err(error) = self.source.start(partition, Offset::Offset(next_offset)) {
-                tracing::debug!(%error, partition, "the partition cannot be started yet");
-                self.starting.push_back(TakenOver { attempt, partition, epoch, next_offset, index });
-                continue;
-            }
-            let ids = index.len();
-            self.pipeline.taken_over(attempt, partition, epoch, next_offset, index);
-            let seconds = self.assigned_at.get(&attempt).map_or(0.0, |at| at.elapsed().as_secs_f64());
-            histogram!(names::TAKE_OVER, "topic" => self.crew.topic.clone()).record(seconds);
-            tracing::info!(topic = self.crew.topic, partition, epoch, next_offset, ids, seconds, "partition is read");
-        }
-    }
-
-    /// Lands everything that was read, or as much as the time allows.
-    fn drain(&mut self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
-        self.send(Trigger::Drain)?;
-        while self.pipeline.in_flight() && Instant::now() < deadline && !self.crew.hurry() {
-            self.wait_for_news(Duration::from_millis(20));
-            self.crew.beat();
-        }
-        if self.pipeline.in_flight() {
-            tracing::warn!(topic = self.crew.topic, "not everything landed in time; whoever reads next finds what did");
-        }
-        let committed: Vec<Progress> = self.committed.values().copied().collect();
-        self.source.commit(&committed, CommitMode::Sync);
-        Ok(())
-    }
-
-    fn drain_and_leave(mut self) -> Result<()> {
-        let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
-        self.source.pause(&running);
-        self.drain(self.crew.settings.drain_timeout)?;
-        self.crew.keep_jobs(|_| false);
-        self.source.close();
-        tracing::info!(topic = self.crew.topic, "drained and left the group");
-        Ok(())
     }
 
     fn keep_house(&mut self) {

@@ -98,14 +98,14 @@ async fn the_last_to_claim_writes_and_everyone_before_is_refused_by_the_server()
     assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Durable);
 
     assert_eq!(second.claim(&[0]).await.unwrap(), BTreeMap::from([(0, 2)]));
-    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Unsettled);
+    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Refused);
     assert_eq!(world.rows_landed().await, 3);
     let into_second = inserter(&world, &second).await;
     assert_eq!(into_second.land(&batch(rows(3, 1), 2)).await, Outcome::Durable);
 
     // Getting the partition back does not let an insert of the earlier claim in.
     assert_eq!(first.claim(&[0]).await.unwrap(), BTreeMap::from([(0, 3)]));
-    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Unsettled);
+    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Refused);
     assert_eq!(into_first.land(&batch(rows(3, 1), 3)).await, Outcome::Durable);
     assert_eq!(world.rows_landed().await, 9);
     world.clean_up().await;
@@ -229,7 +229,7 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     };
     let new_index = || PartitionIndex::new(WINDOW, 1 << 20);
     Arc::new(take_over).run(1, vec![0], source.reader(), new_index, || 1_000_000_000, ready).await;
-    let taken = taken.lock().unwrap();
+    let taken = std::mem::take(&mut *taken.lock().unwrap());
     assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
     let index = &taken[0].index;
     assert!(index.contains(recent), "inside the window");

@@ -1,0 +1,123 @@
+//! The comings and goings of partitions: assigned, taken over, started, drained, revoked, taken over again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use metrics::{counter, gauge, histogram};
+use millrace_pipeline::{
+    assignment::Attempt,
+    batch::{Progress, Trigger},
+};
+use rdkafka::{Offset, consumer::CommitMode};
+
+use super::worker::Worker;
+use crate::{kafka::source::Rebalance, takeover::TakenOver, telemetry::metrics as names};
+
+/// How long a partition rests before it is claimed again after ClickHouse refused an insert of it: somebody else has
+/// claimed it, so most likely Kafka has given it away and this process will hear of that in a moment. To claim it back
+/// at once would only throw its rightful reader out.
+const AFTER_REFUSAL: Duration = Duration::from_secs(3);
+
+impl Worker {
+    /// Completes what Kafka did to the assignment.
+    pub(super) fn rebalance(&mut self) -> Result<()> {
+        while let Some(rebalance) = self.source.next_rebalance() {
+            counter!(names::REBALANCES).increment(1);
+            match rebalance {
+                Rebalance::Assigned(partitions) => {
+                    tracing::info!(topic = self.crew.topic, ?partitions, "partitions assigned");
+                    self.source.complete_assign(&partitions).context("take assigned partitions on")?;
+                    let attempt = self.pipeline.assign(&partitions);
+                    self.take_over(attempt, partitions, Duration::ZERO);
+                }
+                Rebalance::Revoked { partitions, lost } => {
+                    tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
+                    if !lost {
+                        self.drain(self.crew.settings.drain_timeout)?;
+                    }
+                    self.forget(&partitions);
+                    let restarted = self.pipeline.revoke(&partitions);
+                    self.source.complete_revoke(&partitions).context("give revoked partitions up")?;
+                    self.take_over_again(restarted, false);
+                }
+            }
+            let held = self.pipeline.assignment().held().count();
+            gauge!(names::PARTITIONS_ASSIGNED).set(held as f64);
+        }
+        Ok(())
+    }
+
+    /// Takes partitions over from the beginning, since something about them is not known.
+    pub(super) fn take_over_again(&mut self, restarted: Option<(Attempt, Vec<i32>)>, refused: bool) {
+        let Some((attempt, partitions)) = restarted else { return };
+        tracing::warn!(topic = self.crew.topic, ?partitions, "partitions are taken over again");
+        self.source.pause(&partitions);
+        self.forget(&partitions);
+        let rest = if refused { AFTER_REFUSAL } else { Duration::ZERO };
+        self.take_over(attempt, partitions, rest);
+    }
+
+    fn take_over(&mut self, attempt: Attempt, partitions: Vec<i32>, rest: Duration) {
+        self.assigned_at.insert(attempt, Instant::now());
+        let new_index = self.pipeline.new_index();
+        self.crew.take_over(attempt, partitions, rest, self.source.reader(), new_index);
+    }
+
+    fn forget(&mut self, partitions: &[i32]) {
+        self.stash.retain(|partition, _| !partitions.contains(partition));
+        self.starting.retain(|taken_over| !partitions.contains(&taken_over.partition));
+        self.committed.retain(|partition, _| !partitions.contains(partition));
+    }
+
+    /// Starts to read the partitions that are taken over. A seek that comes too early is tried again in a moment.
+    pub(super) fn start_partitions(&mut self) {
+        if !self.incomplete.is_empty() {
+            return;
+        }
+        for _ in 0..self.starting.len() {
+            let Some(TakenOver { attempt, partition, epoch, next_offset, index }) = self.starting.pop_front() else {
+                return;
+            };
+            if !self.pipeline.assignment().is_taking_over(attempt, partition) {
+                continue;
+            }
+            if let Err(error) = self.source.start(partition, Offset::Offset(next_offset)) {
+                tracing::debug!(%error, partition, "the partition cannot be started yet");
+                self.starting.push_back(TakenOver { attempt, partition, epoch, next_offset, index });
+                continue;
+            }
+            let ids = index.len();
+            self.pipeline.taken_over(attempt, partition, epoch, next_offset, index);
+            let seconds = self.assigned_at.get(&attempt).map_or(0.0, |at| at.elapsed().as_secs_f64());
+            histogram!(names::TAKE_OVER, "topic" => self.crew.topic.clone()).record(seconds);
+            tracing::info!(topic = self.crew.topic, partition, epoch, next_offset, ids, seconds, "partition is read");
+        }
+    }
+
+    /// Lands everything that was read, or as much as the time allows.
+    fn drain(&mut self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        self.send(Trigger::Drain)?;
+        while self.pipeline.in_flight() && Instant::now() < deadline && !self.crew.hurry() {
+            self.wait_for_news(Duration::from_millis(20));
+            self.crew.beat();
+        }
+        if self.pipeline.in_flight() {
+            tracing::warn!(topic = self.crew.topic, "not everything landed in time; whoever reads next finds what did");
+        }
+        let committed: Vec<Progress> = self.committed.values().copied().collect();
+        self.source.commit(&committed, CommitMode::Sync);
+        Ok(())
+    }
+
+    /// Drains, and leaves the group.
+    pub(super) fn drain_and_leave(mut self) -> Result<()> {
+        let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
+        self.source.pause(&running);
+        self.drain(self.crew.settings.drain_timeout)?;
+        self.crew.keep_jobs(|_| false);
+        self.source.close();
+        tracing::info!(topic = self.crew.topic, "drained and left the group");
+        Ok(())
+    }
+}
