@@ -20,14 +20,15 @@ pub struct PartitionIndex {
     window_ms: Millis,
     /// A generation that has grown to this many ids is closed before its time, so that memory can be freed in steps.
     max_generation_ids: usize,
-    /// Newest first.
+    /// Newest first, by `closes_at`.
     generations: VecDeque<Generation>,
     len: usize,
 }
 
 #[derive(Debug)]
 struct Generation {
-    /// Until when new ids may enter; the generation is forgotten one window later.
+    /// Until when new ids may enter, on the scale of [`PartitionIndex::at`]; the generation is forgotten one window
+    /// later.
     closes_at: Millis,
     ids: HashSet<u128>,
 }
@@ -44,7 +45,8 @@ impl PartitionIndex {
         if self.contains(id) {
             return false;
         }
-        self.open(now).ids.insert(id);
+        let at = self.at(now);
+        self.open(at).ids.insert(id);
         self.len += 1;
         true
     }
@@ -54,12 +56,14 @@ impl PartitionIndex {
         self.generations.iter().any(|generation| generation.ids.contains(&id))
     }
 
-    /// Remembers an id that ClickHouse already held for `age_ms`. Ids should come oldest first, or in any order when
-    /// they are all younger than a generation.
+    /// Remembers an id that ClickHouse already held for `age_ms`; one older than the window is taken for as old as it.
+    /// Ids may come in any order.
     pub fn load(&mut self, id: u128, age_ms: Millis, now: Millis) {
-        let born = now.saturating_sub(age_ms.min(self.window_ms));
+        let born = self.at(now).saturating_sub(age_ms.min(self.window_ms));
         let found = self.generations.iter().position(|generation| {
-            born <= generation.closes_at && born.saturating_add(self.generation_ms()) >= generation.closes_at
+            born <= generation.closes_at
+                && born.saturating_add(self.generation_ms()) >= generation.closes_at
+                && generation.ids.len() < self.max_generation_ids
         });
         let at = found.unwrap_or_else(|| {
             let closes_at = born.saturating_add(self.generation_ms());
@@ -76,19 +80,21 @@ impl PartitionIndex {
 
     /// Forgets the generations that lie wholly outside the window.
     pub fn expire(&mut self, now: Millis) {
-        while self.generations.back().is_some_and(|oldest| oldest.closes_at.saturating_add(self.window_ms) < now) {
+        let at = self.at(now);
+        while self.generations.back().is_some_and(|oldest| oldest.closes_at.saturating_add(self.window_ms) < at) {
             self.expire_oldest();
         }
     }
 
-    /// Forgets the oldest generation whatever its age, unless it is the one being filled; the number of ids let go.
+    /// Forgets the oldest generation whatever its age; the number of ids let go.
     pub fn expire_oldest(&mut self) -> usize {
         let gone = self.generations.pop_back().map_or(0, |generation| generation.ids.len());
         self.len -= gone;
         gone
     }
 
-    /// When the oldest generation closed, if there is one besides the one being filled.
+    /// When the oldest generation closed, if there is one besides the one being filled; comparable among indexes of the
+    /// same window and clock.
     pub fn oldest(&self) -> Option<Millis> {
         if self.generations.len() < 2 { None } else { self.generations.back().map(|oldest| oldest.closes_at) }
     }
@@ -107,13 +113,19 @@ impl PartitionIndex {
         (self.window_ms / Millis::from(GENERATIONS_PER_WINDOW)).max(1)
     }
 
-    fn open(&mut self, now: Millis) -> &mut Generation {
+    /// The caller's clock may have started a moment ago, while ids are loaded that are as old as the window: the index
+    /// counts from one window before the caller's zero.
+    fn at(&self, now: Millis) -> Millis {
+        now.saturating_add(self.window_ms)
+    }
+
+    fn open(&mut self, at: Millis) -> &mut Generation {
         let full = self
             .generations
             .front()
-            .is_none_or(|newest| now > newest.closes_at || newest.ids.len() >= self.max_generation_ids);
+            .is_none_or(|newest| at > newest.closes_at || newest.ids.len() >= self.max_generation_ids);
         if full {
-            let closes_at = now.saturating_add(self.generation_ms());
+            let closes_at = at.saturating_add(self.generation_ms());
             self.generations.push_front(Generation { closes_at, ids: HashSet::new() });
         }
         &mut self.generations[0]
