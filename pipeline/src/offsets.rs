@@ -11,6 +11,8 @@ use crate::batch::Progress;
 #[derive(Debug, Default)]
 pub struct OffsetTracker {
     sent: VecDeque<Sent>,
+    /// Durable and in unbroken order, not handed out yet.
+    committable: BTreeMap<i32, Progress>,
 }
 
 #[derive(Debug)]
@@ -32,20 +34,19 @@ impl OffsetTracker {
         if let Some(sent) = self.sent.iter_mut().find(|sent| sent.seq == seq) {
             sent.durable = true;
         }
-        let mut committable = BTreeMap::new();
-        while self.sent.front().is_some_and(|sent| sent.durable) {
-            for progress in self.sent.pop_front().into_iter().flat_map(|sent| sent.progress) {
-                committable.insert(progress.partition, progress);
-            }
-        }
-        committable
+        self.settle();
+        std::mem::take(&mut self.committable)
     }
 
-    /// Takes a batch out whose outcome will never be known; its partitions, which have to be read again.
+    /// Takes a batch out whose outcome will never be known, and forgets its partitions, which have to be read again.
     pub fn unsettled(&mut self, seq: u64) -> Vec<i32> {
         let at = self.sent.iter().position(|sent| sent.seq == seq);
         let sent = at.and_then(|at| self.sent.remove(at));
-        sent.map_or_else(Vec::new, |sent| sent.progress.iter().map(|progress| progress.partition).collect())
+        let partitions: Vec<i32> = sent.iter().flat_map(|sent| &sent.progress).map(|one| one.partition).collect();
+        self.forget(&partitions);
+        // Nothing may come after it that would take the durable batches behind it off the list.
+        self.settle();
+        partitions
     }
 
     /// Forgets the partitions: nothing that was sent of them is ever committed.
@@ -53,11 +54,20 @@ impl OffsetTracker {
         for sent in &mut self.sent {
             sent.progress.retain(|progress| !partitions.contains(&progress.partition));
         }
+        self.committable.retain(|partition, _| !partitions.contains(partition));
     }
 
     /// Whether nothing is on its way.
     pub fn is_empty(&self) -> bool {
         self.sent.is_empty()
+    }
+
+    fn settle(&mut self) {
+        while self.sent.front().is_some_and(|sent| sent.durable) {
+            for progress in self.sent.pop_front().into_iter().flat_map(|sent| sent.progress) {
+                self.committable.insert(progress.partition, progress);
+            }
+        }
     }
 }
 
