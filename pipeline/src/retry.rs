@@ -41,17 +41,19 @@ pub struct Breaker {
     rest_ms: Millis,
     failures: u32,
     opened_at: Option<Millis>,
-    probing: bool,
+    /// Since when the one call that is let through is under way.
+    probing: Option<Millis>,
 }
 
 impl Breaker {
     /// A closed breaker that opens after `failures_to_open` failures in a row and rests for `rest`.
     pub fn new(failures_to_open: u32, rest: Duration) -> Self {
         let rest_ms = Millis::try_from(rest.as_millis()).unwrap_or(Millis::MAX);
-        Self { failures_to_open, rest_ms, failures: 0, opened_at: None, probing: false }
+        Self { failures_to_open, rest_ms, failures: 0, opened_at: None, probing: None }
     }
 
-    /// Whether a call may go now; `Err` holds how long to wait before asking again.
+    /// Whether a call may go now; `Err` holds how long to wait before asking again. A probe that has not been reported
+    /// for as long as a rest no longer holds the others back: whoever made it may be gone.
     ///
     /// # Errors
     /// While open, and while another call is the probe.
@@ -61,10 +63,10 @@ impl Breaker {
         if now < rested_at {
             return Err(Duration::from_millis(rested_at - now));
         }
-        if self.probing {
+        if self.probing.is_some_and(|since| now < since.saturating_add(self.rest_ms)) {
             return Err(Duration::from_millis(self.rest_ms.clamp(1, 100)));
         }
-        self.probing = true;
+        self.probing = Some(now);
         Ok(())
     }
 
@@ -72,15 +74,15 @@ impl Breaker {
     pub fn succeeded(&mut self) {
         self.failures = 0;
         self.opened_at = None;
-        self.probing = false;
+        self.probing = None;
     }
 
     /// A call failed in a way that says the server is in trouble.
     pub fn failed(&mut self, now: Millis) {
         self.failures = self.failures.saturating_add(1);
-        if self.probing || self.failures >= self.failures_to_open {
+        if self.probing.is_some() || self.failures >= self.failures_to_open {
             self.opened_at = Some(now);
-            self.probing = false;
+            self.probing = None;
         }
     }
 
@@ -88,8 +90,8 @@ impl Breaker {
     pub fn state(&self) -> BreakerState {
         match (self.opened_at, self.probing) {
             (None, _) => BreakerState::Closed,
-            (Some(_), false) => BreakerState::Open,
-            (Some(_), true) => BreakerState::HalfOpen,
+            (Some(_), None) => BreakerState::Open,
+            (Some(_), Some(_)) => BreakerState::HalfOpen,
         }
     }
 }
