@@ -82,7 +82,7 @@ pub struct Processed {
     pub rows: usize,
     /// Events dropped because their id is in the table or in a batch before them.
     pub duplicates: usize,
-    /// Records that could not become rows, already handed to the batch: how many per reason.
+    /// Records that could not become rows, on their way to the dead-letter topic: how many per reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// Keys not found, per lookup.
     pub misses: Vec<usize>,
@@ -97,6 +97,8 @@ struct Fresh {
     partitions: Int32Array,
     offsets: Int64Array,
     published_ms: Vec<i64>,
+    /// Goes into the same batch, so that what a batch holds is always covered by its progress.
+    dead_letters: Vec<DeadLetter>,
     progress: Vec<Progress>,
 }
 
@@ -240,10 +242,10 @@ impl TopicPipeline {
         debug_assert!(self.waiting.is_none(), "the pipeline takes no records while it waits");
         let Decoded { rows, origin, mut rejected } = self.decoder.decode(records);
         let mut processed = Processed::default();
-        let fresh = self.deduplicate(records, &rows, &origin, now, &mut processed, &mut rejected)?;
+        let mut fresh = self.deduplicate(records, &rows, &origin, now, &mut processed, &mut rejected)?;
         for (at, rejection) in rejected {
             *processed.rejected.entry(rejection.reason).or_default() += 1;
-            self.batcher.add_dead_letter(dead_letter(at as usize, rejection), now);
+            fresh.dead_letters.push(dead_letter(at as usize, rejection));
         }
         processed.rows = fresh.events.num_rows();
         let wait = self.lookups.iter().filter_map(|lookup| match lookup.spec.miss {
@@ -303,7 +305,8 @@ impl TopicPipeline {
     /// A batch's outcome will never be known, or it was refused: what has to be taken over again.
     pub fn unsettled(&mut self, seq: u64) -> Option<(Attempt, Vec<i32>)> {
         let partitions = self.offsets.unsettled(seq);
-        self.restart(&partitions)
+        // All of it may have been given up or begun anew meanwhile: that is no reason to begin anew once more.
+        if partitions.is_empty() { None } else { self.restart(&partitions) }
     }
 
     /// Whether batches are on their way.
@@ -393,6 +396,7 @@ impl TopicPipeline {
             partitions: partitions.into(),
             offsets: offsets.into(),
             published_ms,
+            dead_letters: Vec::new(),
             progress: self.progress(records),
         })
     }
@@ -430,9 +434,12 @@ impl TopicPipeline {
             return Ok(false);
         }
         *misses = found.iter().map(|found| found.misses).collect();
-        let Fresh { events, partitions, offsets, published_ms, progress } = fresh;
+        let Fresh { events, partitions, offsets, published_ms, dead_letters, progress } = fresh;
         let rows = self.projector.project(&events, partitions, offsets, &mut self.lookups, &found)?;
         self.batcher.add_rows(rows, &published_ms, now);
+        for letter in dead_letters {
+            self.batcher.add_dead_letter(letter, now);
+        }
         for Progress { partition, epoch, next_offset } in progress {
             self.batcher.advance(partition, epoch, next_offset, now);
         }
