@@ -35,8 +35,12 @@ struct Column {
 
 /// Text is kept as a dictionary: reference attributes repeat, and ClickHouse keeps them as `LowCardinality`.
 enum Values {
-    Text { builder: Box<StringDictionaryBuilder<Int32Type>>, built: Option<DictionaryArray<Int32Type>> },
-    Other(ArrayRef),
+    Text {
+        builder: Box<StringDictionaryBuilder<Int32Type>>,
+        built: Option<DictionaryArray<Int32Type>>,
+    },
+    /// As pieces that were appended, joined when they are next asked for; never empty.
+    Other(Vec<ArrayRef>),
 }
 
 impl std::fmt::Debug for Values {
@@ -45,7 +49,10 @@ impl std::fmt::Debug for Values {
             Self::Text { builder, .. } => {
                 write!(f, "Text({} rows)", arrow_array::builder::ArrayBuilder::len(&**builder))
             }
-            Self::Other(values) => write!(f, "{}({} rows)", values.data_type(), values.len()),
+            Self::Other(pieces) => {
+                let rows: usize = pieces.iter().map(Array::len).sum();
+                write!(f, "{}({rows} rows)", pieces[0].data_type())
+            }
         }
     }
 }
@@ -98,9 +105,11 @@ impl ReferenceTable {
     pub fn upsert(&mut self, records: &RecordBatch) -> Result<(), ReferenceError> {
         let keys = self.key.from(records)?;
         let keys: &StringArray = keys.as_string();
-        for column in &mut self.columns {
-            let new = column.extract.from(records)?;
-            column.values.append(&new)?;
+        // All of them or none: columns of different lengths would give every later key another's attributes.
+        let new: Vec<ArrayRef> =
+            self.columns.iter().map(|column| column.fitting(records)).collect::<Result<_, ArrowError>>()?;
+        for (column, new) in self.columns.iter_mut().zip(&new) {
+            column.values.append(new);
         }
         for (row, key) in (self.rows..).zip(keys.iter()) {
             let (Some(key), Ok(row)) = (key, u32::try_from(row)) else { continue };
@@ -135,14 +144,14 @@ impl ReferenceTable {
     /// # Errors
     /// Never for rows that `find` returned.
     pub fn take(&mut self, column: usize, rows: &UInt32Array) -> Result<ArrayRef, ArrowError> {
-        take(&self.columns[column].values.built(), rows, None)
+        take(&self.columns[column].values.built()?, rows, None)
     }
 
     /// Arrow type of the `column`th field: text as `Dictionary(Int32, Utf8)`.
     pub fn data_type(&self, column: usize) -> DataType {
         match &self.columns[column].values {
             Values::Text { .. } => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
-            Values::Other(values) => values.data_type().clone(),
+            Values::Other(pieces) => pieces[0].data_type().clone(),
         }
     }
 
@@ -155,15 +164,27 @@ impl ReferenceTable {
         live.sort_unstable();
         let rows = UInt32Array::from_iter_values(live.iter().map(|row| **row));
         for column in &mut self.columns {
-            let kept = take(&column.values.built(), &rows, None)?;
+            let kept = take(&column.values.built()?, &rows, None)?;
             column.values = Values::empty(column.extract.data_type());
-            column.values.append(&kept)?;
+            column.values.append(&kept);
         }
         for (at, row) in (0u32..).zip(live) {
             *row = at;
         }
         self.rows = rows.len();
         Ok(())
+    }
+}
+
+impl Column {
+    /// The field's values in `records`, of the type agreed on.
+    fn fitting(&self, records: &RecordBatch) -> Result<ArrayRef, ArrowError> {
+        let new = self.extract.from(records)?;
+        let (expected, found) = (self.extract.data_type(), new.data_type());
+        if expected != found {
+            return Err(ArrowError::SchemaError(format!("expected {expected}, got {found}")));
+        }
+        Ok(new)
     }
 }
 
@@ -174,16 +195,19 @@ impl Values {
             DataType::Dictionary(_, value) if **value == DataType::Utf8 => {
                 Self::Text { builder: Box::default(), built: None }
             }
-            other => Self::Other(arrow_array::new_empty_array(other)),
+            other => Self::Other(vec![arrow_array::new_empty_array(other)]),
         }
     }
 
-    fn append(&mut self, new: &ArrayRef) -> Result<(), ArrowError> {
+    fn append(&mut self, new: &ArrayRef) {
         match self {
-            Self::Other(values) => *values = concat(&[values, new])?,
+            Self::Other(pieces) => pieces.push(Arc::clone(new)),
             Self::Text { builder, built } => {
                 *built = None;
-                if let Some(dictionary) = new.as_any_dictionary_opt() {
+                if new.null_count() == new.len() {
+                    // A dictionary of nothing but nulls may have no values, which `normalized_keys` does not bear.
+                    builder.append_nulls(new.len());
+                } else if let Some(dictionary) = new.as_any_dictionary_opt() {
                     let text = dictionary.values().as_string::<i32>();
                     for (row, key) in dictionary.normalized_keys().into_iter().enumerate() {
                         builder.append_option(dictionary.is_valid(row).then(|| text.value(key)));
@@ -193,14 +217,19 @@ impl Values {
                 }
             }
         }
-        Ok(())
     }
 
-    /// The values as an array; text is built once after each change, so that the batches in between share it.
-    fn built(&mut self) -> ArrayRef {
+    /// The values as an array; built once after each change, so that the batches in between share it.
+    fn built(&mut self) -> Result<ArrayRef, ArrowError> {
         match self {
-            Self::Other(values) => Arc::clone(values),
-            Self::Text { builder, built } => Arc::new(built.get_or_insert_with(|| builder.finish_cloned()).clone()),
+            Self::Other(pieces) => {
+                if pieces.len() > 1 {
+                    let all: Vec<&dyn Array> = pieces.iter().map(|piece| &**piece).collect();
+                    *pieces = vec![concat(&all)?];
+                }
+                Ok(Arc::clone(&pieces[0]))
+            }
+            Self::Text { builder, built } => Ok(Arc::new(built.get_or_insert_with(|| builder.finish_cloned()).clone())),
         }
     }
 }
