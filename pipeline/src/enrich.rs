@@ -84,12 +84,16 @@ impl Lookup {
             Some(list) => self.table.find(list.values().as_string()),
             None => self.table.find(keys.as_string()),
         };
-        // A null key is no key: it asks for nothing and misses nothing.
-        let asked = match keys.as_list_opt::<i32>() {
-            Some(list) => list.values().len() - list.values().null_count(),
-            None => keys.len() - keys.null_count(),
+        // A null key is no key: it asks for nothing and misses nothing. Items that belong to no event at hand, as those
+        // around a slice, do not count either.
+        let (asked, at_hand) = match keys.as_list_opt::<i32>() {
+            Some(list) => {
+                let (from, to) = (list.value_offsets()[0] as usize, list.value_offsets()[list.len()] as usize);
+                (list.values().slice(from, to - from), rows.slice(from, to - from))
+            }
+            None => (Arc::clone(&keys), rows.clone()),
         };
-        let misses = asked - (rows.len() - rows.null_count());
+        let misses = (asked.len() - asked.null_count()) - (at_hand.len() - at_hand.null_count());
         Ok(Found { keys, rows, misses })
     }
 
