@@ -1,0 +1,126 @@
+//! A running `millrace`: started, watched, stopped, killed, put to sleep. Whatever happens, it does not outlive its test.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::stack::{get, program, until};
+
+/// Lines of a log that are shown when a test fails.
+const LINES_SHOWN: usize = 40;
+
+pub(crate) struct Millrace {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Millrace {
+    /// `millrace run` with this file; its log goes to `log`.
+    pub(crate) fn start(config: &Path, log: PathBuf) -> Self {
+        let file = File::create(&log).unwrap();
+        let mut command = Command::new(program("millrace"));
+        command.args(["run", "--config"]).arg(config).stdin(Stdio::null());
+        command.stdout(file.try_clone().unwrap()).stderr(file).env_remove("MILLRACE_CONFIG");
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Lines of the log that hold all of `words`.
+    pub(crate) fn lines(&self, words: &[&str]) -> Vec<String> {
+        self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+    }
+
+    /// Where it serves metrics and health, once it has said so.
+    fn url(&self) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("metrics and health are served"))?;
+        Some(format!("http://{}", line.split("address=").nth(1)?.split_whitespace().next()?))
+    }
+
+    /// Status and text of `/readyz`; `None` while nothing answers.
+    pub(crate) fn readiness(&self) -> Option<(u16, String)> {
+        get(&format!("{}/readyz", self.url()?))
+    }
+
+    /// Sum of a metric over its labels; 0 while nothing answers.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let answer = self.url().and_then(|url| get(&format!("{url}/metrics")));
+        let Some((200, text)) = answer else { return 0.0 };
+        let value = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            (series.split('{').next() == Some(name)).then(|| value.parse::<f64>().ok())?
+        };
+        text.lines().filter_map(value).sum()
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.metric("millrace_rows_inserted_total") as u64
+    }
+
+    pub(crate) fn until_ready(&mut self) {
+        self.until("it is ready", Duration::from_secs(30), |this| {
+            this.readiness().is_some_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// Waits for something of it, and fails at once if it ends meanwhile.
+    pub(crate) fn until(&mut self, what: &str, patience: Duration, is_so: impl Fn(&Self) -> bool) {
+        until(what, patience, || {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "millrace ended ({}) before {what}", ended.unwrap());
+            is_so(self)
+        });
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// SIGKILL, and gone.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How it ended, and after how long a wait.
+    pub(crate) fn wait(&mut self, patience: Duration) -> (ExitStatus, Duration) {
+        let begun = Instant::now();
+        let mut status = None;
+        until("millrace ends", patience, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        (status.unwrap(), begun.elapsed())
+    }
+
+    /// SIGTERM: it ends well within its drain timeout.
+    pub(crate) fn terminate(&mut self) {
+        self.signal(Signal::TERM);
+        let (status, _) = self.wait(Duration::from_secs(21));
+        assert!(status.success(), "after SIGTERM: {status}");
+        assert_eq!(self.lines(&["drained and left the group"]).len(), 1);
+        assert!(self.lines(&["not everything landed in time"]).is_empty());
+    }
+}
+
+impl Drop for Millrace {
+    fn drop(&mut self) {
+        // SIGKILL ends a stopped process as well.
+        _ = self.child.kill();
+        _ = self.child.wait();
+        let log = self.log();
+        if std::thread::panicking() {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
+            println!("--- {}\n{}\n---", self.log.display(), last.join("\n"));
+        } else {
+            assert!(!log.contains("panicked"), "{} tells of a panic", self.log.display());
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The running stack, its parts as an administrator asks them, and the programs under test. It starts nothing.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Stack {
+    pub(crate) kafka: String,
+    pub(crate) registry: String,
+    pub(crate) clickhouse: String,
+    pub(crate) admin: User,
+    pub(crate) pipeline: User,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct User {
+    pub(crate) user: String,
+    pub(crate) password_file: PathBuf,
+}
+
+impl User {
+    fn password(&self) -> String {
+        fs::read_to_string(&self.password_file).unwrap().trim_end().to_owned()
+    }
+}
+
+impl Stack {
+    /// The stack that `MILLRACE_STACK` names, and its file as it is.
+    pub(crate) fn running() -> (Self, Value) {
+        let file = env::var("MILLRACE_STACK").expect(
+            "these tests need a running stack: `cargo xtask stack up`, then set MILLRACE_STACK to its stack.json \
+             (`cargo xtask test` does both)",
+        );
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("read MILLRACE_STACK={file}: {error}"));
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("read {file}: {error}"));
+        (serde_json::from_value(json.clone()).unwrap_or_else(|error| panic!("read {file}: {error}")), json)
+    }
+
+    /// What ClickHouse answers the administrator, as TabSeparated.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        self.ask(&self.admin, statement).unwrap_or_else(|error| panic!("{statement}\n{error}"))
+    }
+
+    /// A number that ClickHouse answers the administrator.
+    pub(crate) fn count(&self, statement: &str) -> u64 {
+        let answer = self.sql(statement);
+        answer.parse().unwrap_or_else(|_| panic!("{statement}\nanswers {answer:?}"))
+    }
+
+    pub(crate) fn ask(&self, user: &User, statement: &str) -> Result<String, String> {
+        let mut response = agent()
+            .post(&self.clickhouse)
+            .header("X-ClickHouse-User", &user.user)
+            .header("X-ClickHouse-Key", user.password())
+            .send(statement)
+            .map_err(|error| error.to_string())?;
+        let body = response.body_mut().read_to_string().unwrap().trim_end().to_owned();
+        if response.status() == 200 { Ok(body) } else { Err(body) }
+    }
+
+    /// Registers a schema; its id.
+    pub(crate) fn register(&self, subject: &str, schema: &Value) -> u32 {
+        let body = serde_json::json!({ "schema": schema.to_string() }).to_string();
+        let request = agent()
+            .post(format!("{}/subjects/{subject}/versions", self.registry))
+            .header("Content-Type", "application/vnd.schemaregistry.v1+json");
+        let answer = request.send(body).unwrap().body_mut().read_to_string().unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        u32::try_from(answer["id"].as_u64().unwrap_or_else(|| panic!("{subject}: {answer}"))).unwrap()
+    }
+
+    /// The latest schema of a subject.
+    pub(crate) fn latest_schema(&self, subject: &str) -> Value {
+        let (status, body) = get(&format!("{}/subjects/{subject}/versions/latest", self.registry)).unwrap();
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        serde_json::from_str(answer["schema"].as_str().unwrap()).unwrap()
+    }
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(20)));
+    config.http_status_as_error(false).proxy(None).build().into()
+}
+
+/// Status and body of a GET; `None` without an answer.
+pub(crate) fn get(url: &str) -> Option<(u16, String)> {
+    let mut response = agent().get(url).call().ok()?;
+    let body = response.body_mut().read_to_string().ok()?;
+    Some((response.status().as_u16(), body))
+}
+
+/// A built program.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let folder = env::var_os("MILLRACE_BIN").map_or_else(beside_this_test, PathBuf::from);
+    let program = folder.join(name);
+    assert!(
+        program.is_file(),
+        "{} is not there: `cargo build --release -p millrace-consumers -p millrace-bench`, or set MILLRACE_BIN",
+        program.display()
+    );
+    program
+}
+
+/// A test is built into `<target>/<profile>/deps`.
+fn beside_this_test() -> PathBuf {
+    env::current_exe().unwrap().ancestors().nth(2).map(Path::to_path_buf).unwrap()
+}
+
+/// Asks again and again until it is so.
+pub(crate) fn until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < patience, "waited {patience:?} in vain until {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}

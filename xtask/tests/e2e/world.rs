@@ -1,0 +1,302 @@
+//! What one test has for itself on the stack: topics, a database, a group, a folder; and the programs that fill and
+//! judge them.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::kafka::{Kafka, Offsets};
+use crate::process::Millrace;
+use crate::stack::{Stack, program, until};
+
+pub(crate) struct World {
+    pub(crate) stack: Stack,
+    pub(crate) kafka: Kafka,
+    pub(crate) database: String,
+    pub(crate) seed: u64,
+    prefix: String,
+    folder: PathBuf,
+    files: AtomicU32,
+}
+
+/// What `generate` wrote down, as far as the tests look at it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) events: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) delivered: u64,
+    pub(crate) poison: Vec<Place>,
+    pub(crate) end_offsets: Offsets,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+}
+
+/// What `verify` says.
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) rows: u64,
+    pub(crate) duplicates_dropped: u64,
+    pub(crate) dead_letters: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) wrong: u64,
+    pub(crate) dead_letters_missing: u64,
+    pub(crate) dead_letters_unexpected: u64,
+    pub(crate) dead_letters_wrong: u64,
+    pub(crate) samples: Vec<String>,
+}
+
+/// What to send.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) events: u64,
+    /// Records a second; 0 is as fast as possible.
+    pub(crate) rate: u64,
+    pub(crate) duplicates: f64,
+    pub(crate) poison: f64,
+}
+
+impl World {
+    /// Topics with customers and products in them, and the shipped tables.
+    pub(crate) fn new(test: &str) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let unique = format!("{:x}", now.as_millis());
+        let seed = env::var("MILLRACE_SEED").map_or(u64::from(now.subsec_nanos()), |seed| seed.parse().unwrap());
+        println!("{test}: MILLRACE_SEED={seed}");
+
+        let (stack, mut json) = Stack::running();
+        let database = format!("millrace_test_{unique}");
+        json["database"] = database.as_str().into();
+        let folder = env::temp_dir().join(&database);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("stack.json"), json.to_string()).unwrap();
+        let prefix = format!("e2e-{test}-{unique}-");
+        let kafka = Kafka::new(&stack.kafka, &format!("{prefix}group"));
+        let world = Self { stack, kafka, database, seed, prefix, folder, files: AtomicU32::new(0) };
+
+        let password = world.stack.admin.password_file.display().to_string();
+        let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
+        let migrated = world.command("migrate", &admin, &world.config());
+        assert!(migrated.status.success(), "{migrated:?}");
+        let grant = format!("CHECK GRANT INSERT ON {}.orders", world.database);
+        assert_eq!(
+            world.stack.ask(&world.stack.pipeline, &grant).as_deref(),
+            Ok("1"),
+            "the pipeline's user lacks the right to databases of tests: the stack was started by an older version, \
+             `cargo xtask stack down` and `up` mend it"
+        );
+        let seed = world.seed.to_string();
+        let reference = world.bench("reference", &["--seed", &seed]).output().unwrap();
+        assert!(reference.status.success(), "{reference:?}");
+        world
+    }
+
+    pub(crate) fn topic(&self) -> String {
+        format!("{}orders", self.prefix)
+    }
+
+    pub(crate) fn dead_letter_topic(&self) -> String {
+        format!("{}orders.dead", self.prefix)
+    }
+
+    pub(crate) fn table(&self) -> String {
+        format!("{}.orders", self.database)
+    }
+
+    /// The printed configuration with this world's addresses and names, for the user that the pipeline runs as.
+    pub(crate) fn config(&self) -> Config {
+        let printed = Command::new(program("millrace")).arg("config").output().unwrap();
+        let topic = |name: &str| format!("{}{name}", self.prefix);
+        Config::new(String::from_utf8(printed.stdout).unwrap())
+            .with("[kafka]", "bootstrap_servers", &self.stack.kafka)
+            .with("[kafka]", "group_id", &topic("group"))
+            // The shortest that the broker grants: a process that was killed holds its partitions for so long.
+            .with("[kafka.properties]", "\"session.timeout.ms\"", "6000")
+            .with("[kafka.properties]", "\"heartbeat.interval.ms\"", "1000")
+            .with("[registry]", "url", &self.stack.registry)
+            .with("[clickhouse]", "url", &self.stack.clickhouse)
+            .with("[clickhouse]", "database", &self.database)
+            .with("[clickhouse]", "user", &self.stack.pipeline.user)
+            .with("[clickhouse]", "password_file", &self.stack.pipeline.password_file.display().to_string())
+            .with("[http]", "listen", "127.0.0.1:0")
+            .with("[log]", "format", "text")
+            .with("[[topics]]", "name", &topic("orders"))
+            .with("[[topics]]", "dead_letter_topic", &topic("orders.dead"))
+            .with_reference("customers", &topic("customers"))
+            .with_reference("products", &topic("products"))
+    }
+
+    /// `millrace run`.
+    pub(crate) fn start(&self, config: &Config) -> Millrace {
+        let file = self.write(config);
+        Millrace::start(&file, file.with_extension("log"))
+    }
+
+    /// Another command of `millrace`, to its end.
+    pub(crate) fn command(&self, command: &str, arguments: &[&str], config: &Config) -> Output {
+        let mut program = Command::new(program("millrace"));
+        program.arg(command).arg("--config").arg(self.write(config)).args(arguments).output().unwrap()
+    }
+
+    /// A file with this configuration.
+    pub(crate) fn write(&self, config: &Config) -> PathBuf {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let file = self.folder.join(format!("millrace-{number}.toml"));
+        fs::write(&file, config.text()).unwrap();
+        file
+    }
+
+    /// Starts to send.
+    pub(crate) fn generate(&self, load: Load) -> Generator {
+        self.generate_seeded(load, self.seed)
+    }
+
+    pub(crate) fn generate_seeded(&self, load: Load, seed: u64) -> Generator {
+        let manifest = self.folder.join(format!("manifest-{seed}.json"));
+        let log = self.folder.join(format!("generate-{seed}.log"));
+        let mut command = self.bench("generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
+        command.args(["--events", &load.events.to_string(), "--duplicates", &load.duplicates.to_string()]);
+        command.args(["--poison", &load.poison.to_string(), "--manifest"]).arg(&manifest);
+        let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
+        Generator { child, manifest, log }
+    }
+
+    /// Compares everything with what was sent.
+    pub(crate) fn verify(&self, generator: &Generator) -> (ExitStatus, Verdict) {
+        let mut command = Command::new(program("millrace-bench"));
+        command.args(["verify", "--json", "--stack"]).arg(self.folder.join("stack.json"));
+        let Output { status, stdout, stderr } = command.arg("--manifest").arg(&generator.manifest).output().unwrap();
+        let verdict = serde_json::from_slice(&stdout)
+            .unwrap_or_else(|error| panic!("verify: {error}: {}", String::from_utf8_lossy(&stderr)));
+        (status, verdict)
+    }
+
+    /// Waits until the group's committed offsets are the ends of the topic.
+    pub(crate) fn until_committed(&self, patience: Duration) {
+        let ends: Offsets = self.kafka.ends(&self.topic()).into_iter().filter(|(_, end)| *end > 0).collect();
+        let begun = Instant::now();
+        until("everything is committed", patience, || {
+            let committed = self.kafka.committed(&self.topic());
+            if begun.elapsed() >= patience {
+                println!("committed {committed:?} of {ends:?}");
+            }
+            committed == ends
+        });
+    }
+
+    /// The whole contract, dead letters exactly once too.
+    pub(crate) fn assert_everything_landed_once(&self, generator: &Generator, manifest: &Manifest) {
+        let (status, verdict) = self.verify(generator);
+        let right = Verdict {
+            rows: manifest.events,
+            duplicates_dropped: manifest.duplicates,
+            dead_letters: manifest.poison.len() as u64,
+            lost: 0,
+            doubled: 0,
+            wrong: 0,
+            dead_letters_missing: 0,
+            dead_letters_unexpected: 0,
+            dead_letters_wrong: 0,
+            samples: Vec::new(),
+        };
+        assert_eq!(verdict, right);
+        assert!(status.success(), "{status}");
+    }
+
+    /// The contract for a process that dies: a dead letter may be there again, but of no other record.
+    pub(crate) fn assert_every_row_landed_once(&self, generator: &Generator, manifest: &Manifest) {
+        let (_, verdict) = self.verify(generator);
+        assert_eq!((verdict.lost, verdict.doubled, verdict.wrong), (0, 0, 0), "{verdict:?}");
+        assert_eq!((verdict.dead_letters_missing, verdict.dead_letters_wrong), (0, 0), "{verdict:?}");
+        assert_eq!(verdict.rows, manifest.events);
+        let letters = self.kafka.dead_letters(&self.dead_letter_topic());
+        let number = |letter: &std::collections::BTreeMap<String, String>, name: &str| {
+            letter[&format!("millrace.source.{name}")].parse::<i64>().unwrap()
+        };
+        let found: BTreeSet<Place> = letters
+            .iter()
+            .map(|letter| Place {
+                partition: i32::try_from(number(letter, "partition")).unwrap(),
+                offset: number(letter, "offset"),
+            })
+            .collect();
+        let sent: BTreeSet<Place> = manifest.poison.iter().copied().collect();
+        assert!(found == sent, "dead letters of readable records: {:?}", found.difference(&sent));
+        println!("{} dead letters, {} of them again", letters.len(), letters.len() - found.len());
+    }
+
+    fn bench(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut program = Command::new(program("millrace-bench"));
+        program.args([command, "--topic-prefix", &self.prefix, "--stack"]).arg(self.folder.join("stack.json"));
+        program.args(arguments).stdin(Stdio::null());
+        program
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("left for a look: {}, database {}", self.folder.display(), self.database);
+            return;
+        }
+        self.stack.sql(&format!("DROP DATABASE {}", self.database));
+        let topics = ["orders", "orders.dead", "customers", "products"].map(|name| format!("{}{name}", self.prefix));
+        self.kafka.delete(&topics.each_ref().map(String::as_str));
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// `millrace-bench generate`, while it sends and after.
+pub(crate) struct Generator {
+    child: Child,
+    manifest: PathBuf,
+    log: PathBuf,
+}
+
+impl Generator {
+    /// Waits until everything is sent.
+    pub(crate) fn finish(&mut self) -> Manifest {
+        let mut status = None;
+        until("everything is sent", Duration::from_secs(60), || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let log = fs::read_to_string(&self.log).unwrap();
+        assert!(status.unwrap().success(), "{log}");
+        serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap()
+    }
+
+    pub(crate) fn is_sending(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// SplitMix64: the moments of a run, from its seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
