@@ -75,7 +75,6 @@ proptest! {
                     let (seq, moved) = on_their_way.remove(at % on_their_way.len());
                     let again = tracker.unsettled(seq);
                     prop_assert_eq!(&again, &moved.iter().map(|one| one.partition).collect::<Vec<_>>());
-                    tracker.forget(&again);
                     for partition in again {
                         next[partition as usize] = committed[partition as usize];
                         for (_, moved) in &mut on_their_way {
