@@ -141,7 +141,11 @@ fn execute(command: Command) -> Result<(), Failure> {
             logs::init(&config.log)?;
             let rendering = metrics::install()?;
             metrics::start_at_zero(&config.topics);
-            Ok(runtime()?.block_on(run::run(config, rendering))?)
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(run::run(config, rendering));
+            // After a second signal nothing is waited for.
+            runtime.shutdown_background();
+            Ok(outcome?)
         }
         Command::Check { config, offline, json, timeout } => check(&config.path, offline, json, timeout),
         Command::Migrate { config, apply, user } => migrate(&config.path, apply, user),

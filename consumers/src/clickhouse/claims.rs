@@ -30,6 +30,8 @@ pub struct Claims {
 #[derive(Debug, Serialize)]
 struct InsertComment<'a> {
     millrace: &'static str,
+    /// Table of the claims: two installations on one server may read topics of the same name.
+    claims: &'a str,
     topic: &'a str,
     owner: &'a str,
     partitions: Vec<i32>,
@@ -89,15 +91,25 @@ impl Claims {
                 .query_raw(
                     "SELECT query_id FROM system.processes WHERE \
                      JSONExtractString(Settings['log_comment'], 'millrace') = 'insert' \
+                     AND JSONExtractString(Settings['log_comment'], 'claims') = {claims:String} \
                      AND JSONExtractString(Settings['log_comment'], 'topic') = {topic:String} \
                      AND hasAny(JSONExtract(Settings['log_comment'], 'partitions', 'Array(Int32)'), {partitions:Array(Int32)})",
                 )
+                .param("claims", &self.table)
                 .param("topic", &self.topic)
                 .param("partitions", partitions)
                 .fetch_all::<String>();
             let running = within(self.timeout, running).await?;
             if running.is_empty() {
                 return Ok(stopped);
+            }
+            if stopped == 0 {
+                tracing::info!(
+                    topic = self.topic,
+                    ?partitions,
+                    inserts = running.len(),
+                    "waiting for inserts of an earlier owner to end; one that is half sent ends with the server's receive timeout (30 s by default)"
+                );
             }
             stopped = stopped.max(running.len());
             let kill = self
@@ -131,7 +143,13 @@ impl Claims {
     /// What an insert says of itself, so that the next owner finds it.
     pub fn comment(&self, progress: &[Progress]) -> String {
         let partitions = progress.iter().map(|one| one.partition).collect();
-        let comment = InsertComment { millrace: "insert", topic: &self.topic, owner: &self.owner, partitions };
+        let comment = InsertComment {
+            millrace: "insert",
+            claims: &self.table,
+            topic: &self.topic,
+            owner: &self.owner,
+            partitions,
+        };
         serde_json::to_string(&comment).unwrap_or_default()
     }
 

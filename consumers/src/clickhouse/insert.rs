@@ -16,7 +16,7 @@ use millrace_pipeline::{
 
 use super::{
     claims::{Claims, identifier, quote},
-    errors::{ErrorClass, classify},
+    errors::{ErrorClass, classify, is_connect},
     table::Table,
 };
 use crate::{random, telemetry::metrics as names};
@@ -25,7 +25,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: D
 const FAILURES_TO_OPEN: u32 = 5;
 const REST: Duration = Duration::from_secs(5);
 
-/// How long an insert of unknown outcome is sent again under its token. The server remembers 10,000 tokens a table; at
+/// How long an insert that may have landed, in whole or in part, is sent again under its token. The server remembers 10,000 tokens a table; at
 /// the shortest batch age of 10 ms from 8 consumers with two inserts in flight that is six seconds short of two
 /// minutes. After it, the partitions are taken over again, which reads the truth from the table.
 const SETTLE_WITHIN: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl Inserter {
         };
         let token = uuid::Uuid::new_v4().to_string();
         let mut attempt = 0;
-        let mut unknown_since: Option<Instant> = None;
+        let mut unsure_since: Option<Instant> = None;
         loop {
             self.permit().await;
             let begun = Instant::now();
@@ -112,31 +112,32 @@ impl Inserter {
                 return Outcome::Durable;
             };
             let class = classify(&error);
-            match class {
-                ErrorClass::Fenced => {
-                    counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
-                    self.with_breaker(|breaker, _| breaker.succeeded());
-                    tracing::warn!(
-                        topic = self.topic,
-                        batch = batch.seq,
-                        "ClickHouse refused an insert: a partition of it is claimed by another consumer"
-                    );
-                    return Outcome::Refused;
-                }
-                ErrorClass::UnknownOutcome => _ = unknown_since.get_or_insert(begun),
-                ErrorClass::Retry | ErrorClass::Cancelled | ErrorClass::Auth | ErrorClass::Permanent => {}
-            }
-            if unknown_since.is_some_and(|since| since.elapsed() > SETTLE_WITHIN) {
+            if class == ErrorClass::Fenced {
+                counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
+                self.with_breaker(|breaker, _| breaker.succeeded());
                 tracing::warn!(
                     topic = self.topic,
                     batch = batch.seq,
-                    "an insert's outcome stays unknown; its partitions are taken over again"
+                    "ClickHouse refused an insert: a partition of it is claimed by another consumer"
+                );
+                return Outcome::Refused;
+            }
+            self.with_breaker(|breaker, now| breaker.failed(now));
+            // Whatever the server says, some of the table's partitions may have taken their rows before it failed.
+            if !is_connect(&error) && class != ErrorClass::Auth {
+                unsure_since.get_or_insert_with(Instant::now);
+            }
+            if unsure_since.is_some_and(|since| since.elapsed() > SETTLE_WITHIN) {
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    error = one_line(&error),
+                    "an insert cannot be settled by sending it again; its partitions are taken over again"
                 );
                 return Outcome::Unsettled;
             }
             attempt += 1;
             counter!(names::INSERT_RETRIES, "topic" => self.topic.clone()).increment(1);
-            self.with_breaker(|breaker, now| breaker.failed(now));
             let delay = BACKOFF.delay(attempt, random());
             let retry_in_ms = delay.as_millis() as u64;
             let error = one_line(&error);

@@ -87,7 +87,8 @@ pub(super) fn log(mut section: Section<'_, '_>) -> Option<Log> {
 }
 
 pub(super) fn shutdown(mut section: Section<'_, '_>) -> Option<Shutdown> {
-    let drain_timeout = section.or("drain_timeout", 20 * SECOND, duration(Duration::ZERO..=HOUR));
+    // A consumer that does not poll for five minutes is thrown out of its group.
+    let drain_timeout = section.or("drain_timeout", 20 * SECOND, duration(Duration::ZERO..=240 * SECOND));
     section.finish();
     Some(Shutdown { drain_timeout: drain_timeout? })
 }

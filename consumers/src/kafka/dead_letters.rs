@@ -3,13 +3,18 @@
 //! At least once: after a crash a record may be there twice, told apart by its source coordinates. Offsets never pass a
 //! record whose dead letter is not acknowledged, so a write that fails is tried for as long as the caller waits.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use millrace_pipeline::{record::DeadLetter, retry::Backoff, wire};
 use rdkafka::{
+    ClientConfig,
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer as _},
+    types::RDKafkaErrorCode,
     util::Timeout,
 };
 
@@ -18,10 +23,14 @@ use crate::{config, random};
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
 
+/// The broker's limit decides how large a dead letter may be; a poisoned record is often a large one.
+const MESSAGE_MAX_BYTES: &str = "1000000000";
+
 /// Writes one topic's dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: FutureProducer<Telling>,
+    client: ClientConfig,
+    producer: Arc<Mutex<FutureProducer<Telling>>>,
     source_topic: String,
     topic: String,
 }
@@ -33,10 +42,15 @@ impl DeadLetters {
     /// When librdkafka refuses the configuration.
     pub fn new(kafka: &config::Kafka, source_topic: &str, topic: &str) -> Result<Self> {
         let mut client = client_config(kafka, "dead-letters");
-        client.set("enable.idempotence", "true").set("acks", "all").set("delivery.timeout.ms", "30000");
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("delivery.timeout.ms", "30000")
+            .set("message.max.bytes", MESSAGE_MAX_BYTES);
         let producer =
             client.create_with_context(Telling { role: "dead-letters" }).context("set the dead-letter producer up")?;
-        Ok(Self { producer, source_topic: source_topic.to_owned(), topic: topic.to_owned() })
+        let producer = Arc::new(Mutex::new(producer));
+        Ok(Self { client, producer, source_topic: source_topic.to_owned(), topic: topic.to_owned() })
     }
 
     /// Writes all of them and waits for every acknowledgement, trying again for as long as it takes.
@@ -55,14 +69,41 @@ impl DeadLetters {
             if let Some(value) = &letter.value {
                 record = record.payload(value);
             }
-            let Err((error, _)) = self.producer.send(record, Timeout::Never).await else { return };
+            let producer = self.producer();
+            let Err((error, _)) = producer.send(record, Timeout::Never).await else { return };
             attempt += 1;
+            if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                tracing::error!(
+                    topic = self.topic,
+                    source_topic = self.source_topic,
+                    partition = letter.partition,
+                    offset = letter.offset,
+                    "a dead letter is too large for its topic; raise max.message.bytes of {} above that of {}",
+                    self.topic,
+                    self.source_topic
+                );
+            }
             tracing::warn!(
                 %error, attempt, topic = self.topic, source_topic = self.source_topic, partition = letter.partition,
                 offset = letter.offset, "a dead letter was not written; offsets wait for it"
             );
             tokio::time::sleep(BACKOFF.delay(attempt, random())).await;
         }
+    }
+
+    /// The producer, or a new one if the session has ended for good.
+    fn producer(&self) -> FutureProducer<Telling> {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            match self.client.create_with_context(Telling { role: "dead-letters" }) {
+                Ok(fresh) => {
+                    tracing::warn!(%code, reason, "the dead-letter producer ended for good and is replaced");
+                    *producer = fresh;
+                }
+                Err(error) => tracing::error!(%error, "the dead-letter producer cannot be replaced"),
+            }
+        }
+        producer.clone()
     }
 
     fn headers(&self, letter: &DeadLetter) -> OwnedHeaders {

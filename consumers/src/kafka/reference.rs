@@ -38,8 +38,11 @@ use crate::{
 /// Records decoded at once.
 const CHUNK: usize = 4096;
 const POLL: Duration = Duration::from_millis(100);
-const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
+/// How often an id that the registry does not know is asked for before its records are given up.
+const ABSENT_ATTEMPTS: u32 = 5;
+const FORGET_REFUSED: Duration = Duration::from_secs(60);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a reference topic says.
@@ -140,11 +143,15 @@ impl ReferenceReader {
         if !self.assign()? {
             return Ok(());
         }
-        let mut said = Instant::now();
+        let (mut said, mut forgot_refused) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::Relaxed) {
             if !self.complete && said.elapsed() >= PROGRESS_EVERY {
                 said = Instant::now();
                 tracing::info!(topic = self.topic, records = self.read, "reading reference topic");
+            }
+            if forgot_refused.elapsed() >= FORGET_REFUSED {
+                forgot_refused = Instant::now();
+                self.decoder.forget_refused();
             }
             if !self.read_chunk() {
                 break;
@@ -167,7 +174,7 @@ impl ReferenceReader {
                         topic = self.topic,
                         "reference topic not ready"
                     );
-                    self.runtime.block_on(tokio::time::sleep(BACKOFF.delay(attempt, random())));
+                    rest(attempt, &self.stop);
                 }
             }
         }
@@ -301,13 +308,23 @@ fn learn(decoder: &mut Decoder, id: u32, registry: &Registry, runtime: &Handle, 
     while !stop.load(Ordering::Relaxed) {
         match runtime.block_on(registry.by_id(id)) {
             Ok(Answer::Schema(schema)) => return decoder.learn(id, &schema),
-            Ok(Answer::Absent) => return decoder.learn_absent(id),
+            // A registry may lag behind what is written with its schemas; an id that stays unknown is nobody's.
+            Ok(Answer::Absent) if attempt >= ABSENT_ATTEMPTS => return decoder.learn_absent(id),
+            Ok(Answer::Absent) => tracing::warn!(schema_id = id, attempt, "the registry does not know a schema yet"),
             Err(error) => {
-                attempt += 1;
                 tracing::warn!(error = format!("{error:#}"), attempt, "the registry does not answer");
-                runtime.block_on(tokio::time::sleep(BACKOFF.delay(attempt, random())));
             }
         }
+        attempt += 1;
+        rest(attempt, stop);
+    }
+}
+
+/// Backs off, but not past the word to stop.
+fn rest(attempt: u32, stop: &AtomicBool) {
+    let until = Instant::now() + BACKOFF.delay(attempt, random());
+    while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(POLL);
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Reader {
 pub struct Position {
     /// Committed offset of the group.
     pub committed: Option<i64>,
+    /// Whether the group has committed an offset of any partition of the topic.
+    pub group_knows_topic: bool,
     /// Oldest offset that Kafka still has.
     pub low: i64,
     /// Offset of the next record to be written.
@@ -132,8 +134,9 @@ impl Source {
             .set("group.id", &kafka.group_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Every partition is started by an explicit seek; this only says what to do while it is paused.
-            .set("auto.offset.reset", "earliest")
+            // Every partition is started by an explicit seek. Where that is out of range, the take-over decides anew.
+            .set("auto.offset.reset", "error")
+            .set("topic.metadata.refresh.interval.ms", "30000")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
@@ -156,12 +159,15 @@ impl Source {
         self.consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Takes partitions on, paused.
+    /// Takes partitions on, paused. They are positioned at their end meanwhile, which needs no committed offset.
     ///
     /// # Errors
     /// When librdkafka refuses, which it does only once it is beyond repair.
     pub fn complete_assign(&self, partitions: &[i32]) -> KafkaResult<()> {
-        let list = self.list(partitions);
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&self.topic, *partition, Offset::End)?;
+        }
         self.consumer.incremental_assign(&list)?;
         self.consumer.pause(&list)
     }
@@ -227,11 +233,6 @@ impl Source {
         Reader { consumer: Arc::clone(&self.consumer), topic: self.topic.clone() }
     }
 
-    /// Leaves the group once every handle is gone.
-    pub fn close(self) {
-        self.consumer.context().closing.store(true, Ordering::Relaxed);
-    }
-
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
@@ -241,20 +242,46 @@ impl Source {
     }
 }
 
+/// Leaves the group once every handle is gone. A rebalance that is left open would keep librdkafka from ever closing
+/// the consumer, so what is noted is completed here, and what comes later in the callback.
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        while let Some(rebalance) = self.next_rebalance() {
+            let completed = match rebalance {
+                Rebalance::Assigned(partitions) => self.complete_assign(&partitions),
+                Rebalance::Revoked { partitions, .. } => self.complete_revoke(&partitions),
+            };
+            if let Err(error) = completed {
+                tracing::debug!(%error, "a rebalance was not completed cleanly");
+            }
+        }
+    }
+}
+
 impl Reader {
     /// Where a partition stands; asks the brokers, and blocks while it does.
     ///
     /// # Errors
     /// When they do not answer within `timeout`.
     pub fn position(&self, partition: i32, timeout: Duration) -> KafkaResult<Position> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition(&self.topic, partition);
-        let committed = self.consumer.committed_offsets(list, timeout)?;
-        let committed = match committed.elements().first().map(|element| element.offset()) {
-            Some(Offset::Offset(offset)) => Some(offset),
-            _ => None,
-        };
+        for other in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            list.add_partition(&self.topic, other.id());
+        }
+        let offsets = self.consumer.committed_offsets(list, timeout)?;
+        let mut committed = None;
+        let mut group_knows_topic = false;
+        for element in offsets.elements() {
+            // An offset that could not be told is not the same as none.
+            element.error()?;
+            if let Offset::Offset(offset) = element.offset() {
+                group_knows_topic = true;
+                committed = if element.partition() == partition { Some(offset) } else { committed };
+            }
+        }
         let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, timeout)?;
-        Ok(Position { committed, low, high })
+        Ok(Position { committed, group_knows_topic, low, high })
     }
 }

@@ -3,11 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
+    sync::{Arc, mpsc::Sender},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -32,7 +28,7 @@ use crate::{
     },
     random,
     registry::{Answer, Registry},
-    takeover::{TakeOver, TakenOver},
+    takeover::{Held, Request, TakeOver, TakenOver},
     telemetry::metrics as names,
 };
 
@@ -86,9 +82,8 @@ pub struct Crew {
     pub(super) take_over: Arc<TakeOver>,
     pub(super) registry: Registry,
     pub(super) health: Arc<Health>,
-    /// Set by the second signal.
-    pub(super) hurry: Arc<AtomicBool>,
     pub(super) started: Instant,
+    pub(super) held: Held,
     pub(super) asked: BTreeSet<u32>,
     pub(super) jobs: BTreeMap<Attempt, JoinHandle<()>>,
 }
@@ -103,19 +98,16 @@ impl Crew {
         self.health.beat();
     }
 
-    pub(super) fn hurry(&self) -> bool {
-        self.hurry.load(Ordering::Relaxed)
-    }
-
     /// Lands a batch: its rows, then its dead letters, so that a batch that is read again leaves none of these twice.
     pub(super) fn land(&self, batch: Batch) {
         let (inserter, dead_letters, tell, topic) =
             (Arc::clone(&self.inserter), self.dead_letters.clone(), self.tell.clone(), self.topic.clone());
         self.runtime.spawn(async move {
+            let mut pledge = Pledge { tell, told: Some(Told::Unsettled { seq: batch.seq, refused: false }) };
             let seq = batch.seq;
             let rows = batch.rows.num_rows();
             histogram!(names::BATCH_ROWS, "topic" => topic.clone()).record(rows as f64);
-            let told = match inserter.land(&batch).await {
+            pledge.told = Some(match inserter.land(&batch).await {
                 Outcome::Refused => Told::Unsettled { seq, refused: true },
                 Outcome::Unsettled => Told::Unsettled { seq, refused: false },
                 Outcome::Durable => {
@@ -129,9 +121,7 @@ impl Crew {
                     }
                     Told::Durable { seq }
                 }
-            };
-            // The worker is gone only when the process is leaving.
-            let _ = tell.send(told);
+            });
         });
     }
 
@@ -145,11 +135,12 @@ impl Crew {
         new_index: impl Fn() -> PartitionIndex + Send + Sync + 'static,
     ) {
         let (take_over, tell, started) = (Arc::clone(&self.take_over), self.tell.clone(), self.started);
+        let request = Request { attempt, partitions, held: self.held.clone() };
         let now = move || started.elapsed().as_millis() as Millis;
         let ready = move |taken_over| _ = tell.send(Told::TakenOver(taken_over));
         let job = self.runtime.spawn(async move {
             tokio::time::sleep(rest).await;
-            take_over.run(attempt, partitions, reader, new_index, now, ready).await;
+            take_over.run(request, reader, new_index, now, ready).await;
         });
         self.jobs.retain(|_, job| !job.is_finished());
         self.jobs.insert(attempt, job);
@@ -233,6 +224,20 @@ impl Crew {
         } else {
             self.health.ready();
         }
+    }
+}
+
+/// The word to the worker about a batch, given also when the job dies on the way: a batch without one would hold its slot
+/// for ever.
+struct Pledge {
+    tell: Sender<Told>,
+    told: Option<Told>,
+}
+
+impl Drop for Pledge {
+    fn drop(&mut self) {
+        // The worker is gone only when the process is leaving.
+        self.told.take().into_iter().for_each(|told| _ = self.tell.send(told));
     }
 }
 

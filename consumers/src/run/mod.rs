@@ -45,7 +45,7 @@ use crate::{
     kafka::{dead_letters::DeadLetters, reference::ReferenceReader, reference::Update, source::Source},
     random,
     registry::Registry,
-    takeover::TakeOver,
+    takeover::{Held, TakeOver},
     telemetry::metrics::Rendering,
 };
 
@@ -65,7 +65,6 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let hurry = Arc::new(AtomicBool::new(false));
     let starting = |topic: &Topic| Arc::new(Health::new(STUCK_AFTER, format!("topic {}: starting", topic.spec.topic)));
     let health: Vec<Arc<Health>> = config.topics.iter().map(starting).collect();
     let port = http::bind(config.http.listen).await?;
@@ -77,7 +76,7 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
     let mut workers = Vec::new();
     let mut signals = signals::Signals::listen()?;
     for (topic, health) in config.topics.iter().zip(&health) {
-        let started = start(&config, topic, health, &hurry);
+        let started = start(&config, topic, health);
         let (tell, worker) = tokio::select! {
             started = started => started.with_context(|| format!("topic {}", topic.spec.topic))?,
             () = signals.next() => return Ok(()),
@@ -98,8 +97,9 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
                 if signalled == 1 {
                     tracing::info!("draining; a second signal leaves at once");
                 } else {
+                    // Nothing is waited for: not Kafka, not ClickHouse, not the threads. That is as safe as any crash.
                     tracing::warn!("leaving at once; what is on its way is settled by whoever reads next");
-                    hurry.store(true, std::sync::atomic::Ordering::Relaxed);
+                    return Ok(());
                 }
                 health.iter().for_each(|part| part.not_ready("leaving"));
             }
@@ -127,7 +127,6 @@ async fn start(
     config: &Config,
     topic: &Topic,
     health: &Arc<Health>,
-    hurry: &Arc<AtomicBool>,
 ) -> Result<(mpsc::Sender<Told>, impl FnOnce() -> Result<()> + Send + use<>)> {
     let name = &topic.spec.topic;
     let runtime = Handle::current();
@@ -193,6 +192,7 @@ async fn start(
         table: qualified(&topic.table),
         id_column: topic.id_column.clone(),
         window: topic.spec.dedup.window,
+        max_ids: topic.spec.dedup.max_ids,
         start: topic.start,
         kafka_timeout: KAFKA_TIMEOUT,
     };
@@ -210,7 +210,7 @@ async fn start(
         take_over: Arc::new(take_over),
         registry,
         health: Arc::clone(health),
-        hurry: Arc::clone(hurry),
+        held: Held::default(),
         started: Instant::now(),
         asked: BTreeSet::new(),
         jobs: Default::default(),
@@ -254,6 +254,12 @@ async fn patiently<T>(health: &Health, whom: &str, mut ask: impl AsyncFnMut() ->
 async fn described(config: &Config, client: &Client, table: &str) -> Result<Result<Table>> {
     let clickhouse = &config.clickhouse;
     match describe(client, &clickhouse.database, table, clickhouse.query_timeout).await {
+        // The quiet step looks at the queries of one server, and the load at what that server has.
+        Ok(Some(found)) if found.is_replicated() => Ok(Err(anyhow!(
+            "table {}.{table} is {}: exactly once on replicated tables is not there yet; use a MergeTree on one server",
+            clickhouse.database,
+            found.engine
+        ))),
         Ok(Some(table)) => Ok(Ok(table)),
         Ok(None) => Ok(Err(anyhow!(
             "ClickHouse shows user {} no table {}.{table}; create it with `millrace migrate --apply`, or grant SELECT and INSERT on it",

@@ -25,9 +25,12 @@ impl Worker {
             counter!(names::REBALANCES).increment(1);
             match rebalance {
                 Rebalance::Assigned(partitions) => {
+                    // Should any of them be held already, what is remembered of it is void.
+                    self.forget(&partitions);
                     tracing::info!(topic = self.crew.topic, ?partitions, "partitions assigned");
                     self.source.complete_assign(&partitions).context("take assigned partitions on")?;
                     let attempt = self.pipeline.assign(&partitions);
+                    self.crew.held.set(self.pipeline.assignment().held());
                     self.take_over(attempt, partitions, Duration::ZERO);
                 }
                 Rebalance::Revoked { partitions, lost } => {
@@ -41,6 +44,7 @@ impl Worker {
                     self.take_over_again(restarted, false);
                 }
             }
+            self.crew.held.set(self.pipeline.assignment().held());
             let held = self.pipeline.assignment().held().count();
             gauge!(names::PARTITIONS_ASSIGNED).set(held as f64);
         }
@@ -75,19 +79,25 @@ impl Worker {
             return;
         }
         for _ in 0..self.starting.len() {
-            let Some(TakenOver { attempt, partition, epoch, next_offset, index }) = self.starting.pop_front() else {
-                return;
-            };
+            let Some(taken_over) = self.starting.pop_front() else { return };
+            let TakenOver { attempt, partition, epoch, next_offset, uncommitted, .. } = taken_over;
             if !self.pipeline.assignment().is_taking_over(attempt, partition) {
                 continue;
             }
             if let Err(error) = self.source.start(partition, Offset::Offset(next_offset)) {
                 tracing::debug!(%error, partition, "the partition cannot be started yet");
-                self.starting.push_back(TakenOver { attempt, partition, epoch, next_offset, index });
+                self.starting.push_back(taken_over);
                 continue;
             }
-            let ids = index.len();
-            self.pipeline.taken_over(attempt, partition, epoch, next_offset, index);
+            if uncommitted {
+                // Where a partition begins is decided once: a restart must not decide it anew, at a later end.
+                self.source.commit(&[Progress { partition, epoch, next_offset }], CommitMode::Sync);
+            }
+            if self.paused {
+                self.source.pause(&[partition]);
+            }
+            let ids = taken_over.index.len();
+            self.pipeline.taken_over(attempt, partition, epoch, next_offset, taken_over.index);
             let seconds = self.assigned_at.get(&attempt).map_or(0.0, |at| at.elapsed().as_secs_f64());
             histogram!(names::TAKE_OVER, "topic" => self.crew.topic.clone()).record(seconds);
             tracing::info!(topic = self.crew.topic, partition, epoch, next_offset, ids, seconds, "partition is read");
@@ -98,7 +108,7 @@ impl Worker {
     fn drain(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         self.send(Trigger::Drain)?;
-        while self.pipeline.in_flight() && Instant::now() < deadline && !self.crew.hurry() {
+        while self.pipeline.in_flight() && Instant::now() < deadline {
             self.wait_for_news(Duration::from_millis(20));
             self.crew.beat();
         }
@@ -116,7 +126,7 @@ impl Worker {
         self.source.pause(&running);
         self.drain(self.crew.settings.drain_timeout)?;
         self.crew.keep_jobs(|_| false);
-        self.source.close();
+        drop(self.source);
         tracing::info!(topic = self.crew.topic, "drained and left the group");
         Ok(())
     }

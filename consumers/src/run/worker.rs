@@ -18,7 +18,7 @@ use millrace_pipeline::{
 use rdkafka::{
     Message,
     consumer::CommitMode,
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     message::{BorrowedMessage, OwnedMessage},
 };
 
@@ -34,6 +34,10 @@ use crate::{
 
 /// Records processed at once: enough to spread the cost of a chunk, few enough to stay in the caches.
 const CHUNK: usize = 4096;
+/// Bytes of values processed at once, however few records they are: a batch must not outgrow one insert by a chunk.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Updates of reference topics taken in one round, so that a long topic does not hold the loop up.
+const UPDATES: usize = 64;
 /// Longest wait for a record while nothing else is due.
 const IDLE: Duration = Duration::from_millis(50);
 /// How long the worker stands still for a free insert before it pauses its partitions and polls on. A pause throws away
@@ -55,7 +59,9 @@ pub struct Worker {
     /// Records that wait for their schema, or came while nothing could be taken, by partition and in order.
     pub(super) stash: BTreeMap<i32, VecDeque<OwnedMessage>>,
     pub(super) in_flight: usize,
-    pub(super) paused_since: Option<Instant>,
+    pub(super) blocked_since: Option<Instant>,
+    /// Whether the running partitions are paused because nothing can be taken.
+    pub(super) paused: bool,
     pub(super) leaving: bool,
     /// The last commit of each partition that is held.
     pub(super) committed: BTreeMap<i32, Progress>,
@@ -85,7 +91,8 @@ impl Worker {
             incomplete,
             stash: BTreeMap::new(),
             in_flight: 0,
-            paused_since: None,
+            blocked_since: None,
+            paused: false,
             leaving: false,
             committed: BTreeMap::new(),
             assigned_at: BTreeMap::new(),
@@ -127,11 +134,14 @@ impl Worker {
         // The messages borrow the consumer, not this worker: take the source out while they live.
         let source = &self.source;
         let mut chunk: Vec<BorrowedMessage<'_>> = Vec::new();
-        while chunk.len() < CHUNK {
+        let mut in_doubt = false;
+        let mut bytes = 0;
+        while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
             match source.poll(timeout) {
                 None => break,
-                Some(Err(error)) => complain(&error)?,
+                Some(Err(error)) => in_doubt |= complain(&error)?,
                 Some(Ok(message)) => {
+                    bytes += len(&message);
                     let partition = message.partition();
                     if !self.pipeline.accept(partition, message.offset()) {
                         // Not ours yet, not ours any more, or read before.
@@ -148,7 +158,20 @@ impl Worker {
             }
             timeout = Duration::ZERO;
         }
-        process(&mut self.pipeline, &chunk, &self.crew)
+        process(&mut self.pipeline, &chunk, &self.crew)?;
+        drop(chunk);
+        if in_doubt {
+            self.start_over();
+        }
+        Ok(())
+    }
+
+    /// The position of some partition is not what it was thought to be: all are taken over again, from where they
+    /// then stand.
+    fn start_over(&mut self) {
+        let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
+        let restarted = self.pipeline.restart(&running);
+        self.take_over_again(restarted, false);
     }
 
     /// Takes up what waited, as far as schemas are known now.
@@ -159,6 +182,11 @@ impl Worker {
             let ready = stash
                 .iter()
                 .take(CHUNK)
+                .scan(0, |bytes, message| {
+                    let room = *bytes < CHUNK_BYTES;
+                    *bytes += len(message);
+                    room.then_some(message)
+                })
                 .take_while(|message| self.crew.unknown_schema(&self.pipeline.decoder, message.payload()).is_none())
                 .count();
             let chunk: Vec<OwnedMessage> = stash.drain(..ready).collect();
@@ -186,19 +214,21 @@ impl Worker {
         self.crew.count_misses(self.pipeline.spec(), &misses);
         let full = self.in_flight >= self.crew.settings.inserts_in_flight && self.pipeline.due(now).is_some();
         if !self.incomplete.is_empty() || waiting || full {
-            let since = *self.paused_since.get_or_insert_with(Instant::now);
+            let since = *self.blocked_since.get_or_insert_with(Instant::now);
             if since.elapsed() < STAND_STILL {
                 self.wait_for_news(Duration::from_millis(20));
             } else {
-                let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
-                self.source.pause(&running);
+                if !self.paused {
+                    self.paused = true;
+                    let running = self.pipeline.assignment().running().map(|(partition, _)| partition);
+                    self.source.pause(&running.collect::<Vec<i32>>());
+                }
                 self.poll_for_events(Duration::from_millis(100))?;
             }
             return Ok(true);
         }
-        if let Some(since) = self.paused_since.take()
-            && since.elapsed() >= STAND_STILL
-        {
+        self.blocked_since = None;
+        if std::mem::take(&mut self.paused) {
             let running = self.pipeline.assignment().running().map(|(partition, _)| partition);
             let free: Vec<i32> = running.filter(|partition| !self.stash.contains_key(partition)).collect();
             self.source.resume(&free);
@@ -210,7 +240,8 @@ impl Worker {
     fn poll_for_events(&mut self, timeout: Duration) -> Result<()> {
         match self.source.poll(timeout) {
             None => {}
-            Some(Err(error)) => complain(&error)?,
+            Some(Err(error)) if complain(&error)? => self.start_over(),
+            Some(Err(_)) => {}
             Some(Ok(message)) if self.pipeline.accept(message.partition(), message.offset()) => {
                 self.stash.entry(message.partition()).or_default().push_back(message.detach());
             }
@@ -277,7 +308,7 @@ impl Worker {
     }
 
     fn follow_references(&mut self) {
-        while let Ok(update) = self.updates.try_recv() {
+        for update in self.updates.try_iter().take(UPDATES) {
             let (lookup, applied) = match update {
                 Update::Upsert { lookup, records } => (lookup, self.pipeline.reference(lookup).upsert(&records)),
                 Update::Delete { lookup, key } => {
@@ -325,13 +356,19 @@ impl Worker {
     }
 }
 
-/// An error that librdkafka tells of while it goes on trying by itself.
-fn complain(error: &KafkaError) -> Result<()> {
+/// An error that librdkafka tells of while it goes on by itself; `true` when the position of a partition is in doubt: it
+/// is out of range, or librdkafka has passed over records that it cannot read.
+fn complain(error: &KafkaError) -> Result<bool> {
     if let KafkaError::MessageConsumptionFatal(_) = error {
         anyhow::bail!("Kafka ended this consumer for good: {error}; restart it");
     }
     tracing::warn!(%error, "Kafka");
-    Ok(())
+    let code = error.rdkafka_error_code();
+    Ok(matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::BadMessage)))
+}
+
+fn len(message: &impl Message) -> usize {
+    message.payload().map_or(0, <[u8]>::len)
 }
 
 /// The writer-schema id of a value, if it has one.

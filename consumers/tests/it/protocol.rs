@@ -16,7 +16,7 @@ use millrace_consumers::{
     },
     config::{Config, StartOffset},
     kafka::source::Source,
-    takeover::{TakeOver, TakenOver},
+    takeover::{Held, Request, TakeOver, TakenOver},
 };
 use millrace_pipeline::{
     batch::{Batch, Progress, Trigger},
@@ -26,6 +26,7 @@ use millrace_pipeline::{
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    producer::{FutureProducer, FutureRecord},
 };
 use uuid::Uuid;
 
@@ -210,6 +211,7 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     }
     let config = Config::load(world.write(&world.config).as_ref()).unwrap();
     let topic = &config.topics[0].spec.topic;
+    produce(&config, topic, 8).await;
     commit(&config, topic, 5);
 
     let source = Source::subscribe(&config.kafka, topic).unwrap();
@@ -219,6 +221,7 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
         table: world.qualified("orders"),
         id_column: "event_id".into(),
         window: WINDOW,
+        max_ids: 1000,
         start: StartOffset::Earliest,
         kafka_timeout: TIMEOUT,
     };
@@ -228,7 +231,10 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
         move |one| taken.lock().unwrap().push(one)
     };
     let new_index = || PartitionIndex::new(WINDOW, 1 << 20);
-    Arc::new(take_over).run(1, vec![0], source.reader(), new_index, || 1_000_000_000, ready).await;
+    let held = Held::default();
+    held.set([0].into_iter());
+    let request = Request { attempt: 1, partitions: vec![0, 1], held };
+    Arc::new(take_over).run(request, source.reader(), new_index, || 1_000_000_000, ready).await;
     let taken = std::mem::take(&mut *taken.lock().unwrap());
     assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
     let index = &taken[0].index;
@@ -236,8 +242,16 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     assert!(index.contains(uncommitted), "past the committed offset, however old");
     assert!(!index.contains(old), "outside the window and committed");
     assert_eq!(index.len(), 2);
-    source.close();
     world.clean_up().await;
+}
+
+async fn produce(config: &Config, topic: &str, records: usize) {
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", &config.kafka.bootstrap_servers).create().unwrap();
+    for _ in 0..records {
+        let record = FutureRecord::<str, str>::to(topic).payload("anything").partition(0);
+        producer.send(record, TIMEOUT).await.unwrap();
+    }
 }
 
 fn commit(config: &Config, topic: &str, offset: i64) {
