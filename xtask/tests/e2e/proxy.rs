@@ -81,6 +81,11 @@ impl Proxy {
         Self { address, state, ended }
     }
 
+    /// Where it listens, host:port.
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     /// The URL with this way instead of the server.
     pub(crate) fn url(&self, url: &str) -> String {
         let path = url.strip_prefix("http://").unwrap().split_once('/').map_or("", |(_, path)| path);

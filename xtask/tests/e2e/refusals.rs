@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::config::Config;
+use crate::proxy::Proxy;
 use crate::stack::program;
-use crate::world::World;
+use crate::world::{Load, World};
 
 /// An address on which nothing listens.
 const NOBODY: &str = "127.0.0.1:1";
@@ -69,6 +70,40 @@ fn parts_that_cannot_be_reached_are_waited_for() {
     let kafka = config.with("[kafka]", "bootstrap_servers", NOBODY);
     check_finds(&world, &kafka, &["kafka", NOBODY]);
     run_waits(&world, &kafka, &["topic"]);
+}
+
+#[test]
+fn parts_that_come_later_are_enough() {
+    let world = World::new("later");
+    let stack = &world.stack;
+    let (registry, clickhouse) = (Proxy::to(&stack.registry), Proxy::to(&stack.clickhouse));
+    // Only the first connection goes through it: the broker names its own address to all that come.
+    let kafka = Proxy::to(&format!("http://{}", stack.kafka));
+    for part in [&registry, &clickhouse, &kafka] {
+        part.set_open(false);
+    }
+    let config = world
+        .config()
+        .with("[kafka]", "bootstrap_servers", &kafka.address())
+        .with("[registry]", "url", &registry.url(&stack.registry))
+        .with("[clickhouse]", "url", &clickhouse.url(&stack.clickhouse));
+    let mut millrace = world.start(&config);
+    for (part, name) in [(&clickhouse, "ClickHouse"), (&registry, "registry"), (&kafka, "reference topics")] {
+        millrace.until(&format!("it waits for {name}"), PATIENCE, |it| {
+            it.readiness().is_some_and(|(status, text)| status == 503 && text.contains(name))
+        });
+        if part.address() == kafka.address() {
+            // So long does the first question take to fail.
+            millrace.until("it says so", PATIENCE, |it| !it.lines(&["WARN", "reference topic not ready"]).is_empty());
+        }
+        part.set_open(true);
+    }
+    millrace.until_ready();
+    let mut generator = world.generate(Load { events: 5_000, rate: 0, duplicates: 0.05, poison: 0.01 });
+    let manifest = generator.finish();
+    world.until_committed(PATIENCE);
+    millrace.terminate();
+    world.assert_everything_landed_once(&generator, &manifest);
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl World {
         println!("{test}: MILLRACE_SEED={seed}");
 
         let (stack, mut json) = Stack::running();
-        let database = format!("millrace_test_{unique}");
+        let database = format!("millrace_test_{test}_{unique}");
         json["database"] = database.as_str().into();
         let folder = env::temp_dir().join(&database);
         fs::create_dir(&folder).unwrap();
