@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow_array::RecordBatch;
 use clickhouse::{Client, error::Error};
 use hyper::body::Bytes;
 use metrics::{counter, gauge, histogram};
@@ -88,8 +89,9 @@ impl Inserter {
         }
     }
 
-    /// Inserts a batch's rows, trying again under the same token for as long as that can settle it.
-    pub async fn land(&self, batch: &Batch) -> Outcome {
+    /// Inserts a batch's rows, trying again under the same token for as long as that can settle it. The rows are let go
+    /// of as soon as they are encoded: a batch in flight is held once.
+    pub async fn land(&self, batch: &mut Batch) -> Outcome {
         if batch.rows.num_rows() == 0 {
             return Outcome::Durable;
         }
@@ -100,6 +102,7 @@ impl Inserter {
                 return Outcome::Unsettled;
             }
         };
+        batch.rows = RecordBatch::new_empty(batch.rows.schema());
         let token = uuid::Uuid::new_v4().to_string();
         let mut attempt = 0;
         let mut unsure_since: Option<Instant> = None;

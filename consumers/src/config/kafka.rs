@@ -175,7 +175,7 @@ pub(super) fn read(mut section: Section<'_, '_>, outside: &Outside<'_>, warnings
     let servers = servers.and_then(|found| addresses(&section, found));
     let group_id = section.or("group_id", "millrace".to_owned(), text);
     let protocol = section.or("security_protocol", SecurityProtocol::Plaintext, choice(PROTOCOLS));
-    let queue_max_bytes = section.or("queue_max_bytes", 64 << 20, size(1 << 20..=2 << 30));
+    let queue_max_bytes = section.or("queue_max_bytes", 32 << 20, size(1 << 20..=2 << 30));
     let sasl = sasl(section.table("sasl"), protocol, outside);
     let tls = tls(section.table("tls"), protocol, outside);
     let properties = properties(section.table("properties"));

@@ -99,7 +99,7 @@ impl Crew {
     }
 
     /// Lands a batch: its rows, then its dead letters, so that a batch that is read again leaves none of these twice.
-    pub(super) fn land(&self, batch: Batch) {
+    pub(super) fn land(&self, mut batch: Batch) {
         let (inserter, dead_letters, tell, topic) =
             (Arc::clone(&self.inserter), self.dead_letters.clone(), self.tell.clone(), self.topic.clone());
         self.runtime.spawn(async move {
@@ -107,7 +107,7 @@ impl Crew {
             let seq = batch.seq;
             let rows = batch.rows.num_rows();
             histogram!(names::BATCH_ROWS, "topic" => topic.clone()).record(rows as f64);
-            pledge.told = Some(match inserter.land(&batch).await {
+            pledge.told = Some(match inserter.land(&mut batch).await {
                 Outcome::Refused => Told::Unsettled { seq, refused: true },
                 Outcome::Unsettled => Told::Unsettled { seq, refused: false },
                 Outcome::Durable => {

@@ -96,18 +96,18 @@ async fn the_last_to_claim_writes_and_everyone_before_is_refused_by_the_server()
     let first_epoch = first.claim(&[0, 1]).await.unwrap();
     assert_eq!(first_epoch, BTreeMap::from([(0, 1), (1, 1)]));
     let into_first = inserter(&world, &first).await;
-    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Durable);
+    assert_eq!(into_first.land(&mut batch(rows(3, 1), 1)).await, Outcome::Durable);
 
     assert_eq!(second.claim(&[0]).await.unwrap(), BTreeMap::from([(0, 2)]));
-    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Refused);
+    assert_eq!(into_first.land(&mut batch(rows(3, 1), 1)).await, Outcome::Refused);
     assert_eq!(world.rows_landed().await, 3);
     let into_second = inserter(&world, &second).await;
-    assert_eq!(into_second.land(&batch(rows(3, 1), 2)).await, Outcome::Durable);
+    assert_eq!(into_second.land(&mut batch(rows(3, 1), 2)).await, Outcome::Durable);
 
     // Getting the partition back does not let an insert of the earlier claim in.
     assert_eq!(first.claim(&[0]).await.unwrap(), BTreeMap::from([(0, 3)]));
-    assert_eq!(into_first.land(&batch(rows(3, 1), 1)).await, Outcome::Refused);
-    assert_eq!(into_first.land(&batch(rows(3, 1), 3)).await, Outcome::Durable);
+    assert_eq!(into_first.land(&mut batch(rows(3, 1), 1)).await, Outcome::Refused);
+    assert_eq!(into_first.land(&mut batch(rows(3, 1), 3)).await, Outcome::Durable);
     assert_eq!(world.rows_landed().await, 9);
     world.clean_up().await;
 }
@@ -121,7 +121,7 @@ async fn claims_made_at_the_same_moment_have_one_holder() {
     // Who holds it is asked once all are written: one of them, and every other is refused.
     let mut durable = 0;
     for (claims, epoch) in all.iter().flat_map(|claims| (1..=8).map(move |epoch| (claims, epoch))) {
-        let landed = inserter(&world, claims).await.land(&batch(rows(1, 1), epoch)).await;
+        let landed = inserter(&world, claims).await.land(&mut batch(rows(1, 1), epoch)).await;
         durable += u32::from(landed == Outcome::Durable);
     }
     assert_eq!(durable, 1);
@@ -134,7 +134,7 @@ async fn a_large_batch_is_one_block_so_one_part_for_each_month() {
     let world = World::migrated().await;
     let claims = claims(&world, "me");
     claims.claim(&[0]).await.unwrap();
-    let landed = inserter(&world, &claims).await.land(&batch(rows(300_000, 3), 1)).await;
+    let landed = inserter(&world, &claims).await.land(&mut batch(rows(300_000, 3), 1)).await;
     assert_eq!(landed, Outcome::Durable);
     assert_eq!(world.rows_landed().await, 300_000);
     let parts = "SELECT count() FROM system.parts WHERE database = '{db}' AND table = 'orders' AND level = 0";
