@@ -2,11 +2,12 @@ mod log;
 mod model;
 mod world;
 
-use arrow_array::{StringArray, types::Int32Type};
+use arrow_array::{StringArray, cast::AsArray, types::Int32Type};
 use millrace_schemas::golden;
 
 use self::world::*;
 use super::*;
+use crate::spec::MissPolicy;
 
 fn close(pipeline: &mut TopicPipeline) -> Batch {
     pipeline.close(Trigger::Drain).unwrap().unwrap()

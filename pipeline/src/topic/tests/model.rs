@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{super::*, log::*, world::*};
+use crate::{record::Record, spec::MissPolicy};
 
 /// Put a seed here to run that one alone.
 const REPLAY: Option<u64> = None;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::spec::{BatchLimits, ColumnSpec, DedupLimits, LookupSpec, Source};
+use crate::{reason::Rejection, record::Record, spec::MissPolicy};
 
 pub(super) const CUSTOMER: usize = 0;
 pub(super) const PRODUCT: usize = 1;

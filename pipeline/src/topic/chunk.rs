@@ -1,0 +1,163 @@
+//! A chunk of records on its way through the pipeline: decoded, deduplicated, enriched, batched.
+
+use std::collections::BTreeMap;
+
+use arrow_array::{BooleanArray, FixedSizeBinaryArray, RecordBatch, cast::AsArray};
+use arrow_schema::ArrowError;
+use arrow_select::filter::filter_record_batch;
+
+use super::{Fresh, Processed, TopicPipeline, Waiting};
+use crate::{
+    batch::Progress,
+    decode::Decoded,
+    dedup::Millis,
+    enrich::Found,
+    reason::{Reason, Rejection},
+    record::{DeadLetter, Record},
+    spec::MissPolicy,
+};
+
+impl TopicPipeline {
+    /// Processes records that were accepted. `dead_letter` makes the dead letter of the record at a position, should
+    /// it be needed.
+    ///
+    /// # Errors
+    /// When columns cannot be built: a defect, not the data's fault.
+    pub fn process(
+        &mut self,
+        records: &[Record<'_>],
+        now: Millis,
+        mut dead_letter: impl FnMut(usize, Rejection) -> DeadLetter,
+    ) -> Result<Processed, ArrowError> {
+        debug_assert!(self.waiting.is_none(), "the pipeline takes no records while it waits");
+        let Decoded { rows, origin, mut rejected } = self.decoder.decode(records);
+        let mut processed = Processed::default();
+        let mut fresh = self.deduplicate(records, &rows, &origin, now, &mut processed, &mut rejected)?;
+        for (at, rejection) in rejected {
+            *processed.rejected.entry(rejection.reason).or_default() += 1;
+            fresh.dead_letters.push(dead_letter(at as usize, rejection));
+        }
+        processed.rows = fresh.events.num_rows();
+        let wait = self.lookups.iter().filter_map(|lookup| match lookup.spec.miss {
+            MissPolicy::Wait { timeout } => Some(timeout.as_millis() as Millis),
+            MissPolicy::Null | MissPolicy::DeadLetter => None,
+        });
+        let until = now.saturating_add(wait.max().unwrap_or(0));
+        processed.waiting = !self.enrich(Waiting { fresh, until }, now, &mut processed.misses)?;
+        Ok(processed)
+    }
+
+    /// Tries again the events that wait for a reference record; `true` when nothing waits any more. `misses` gets the
+    /// keys not found per lookup once the wait is over.
+    ///
+    /// # Errors
+    /// As [`TopicPipeline::process`].
+    pub fn retry_waiting(&mut self, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
+        match self.waiting.take() {
+            Some(waiting) => self.enrich(waiting, now, misses),
+            None => Ok(true),
+        }
+    }
+
+    fn deduplicate(
+        &mut self,
+        records: &[Record<'_>],
+        rows: &RecordBatch,
+        origin: &[u32],
+        now: Millis,
+        processed: &mut Processed,
+        rejected: &mut Vec<(u32, Rejection)>,
+    ) -> Result<Fresh, ArrowError> {
+        let refused = self.refused_by_lookup(rows)?;
+        let ids = self.id.from(rows)?;
+        let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
+        let mut keep = Vec::with_capacity(rows.num_rows());
+        let mut partitions = Vec::with_capacity(rows.num_rows());
+        let mut offsets = Vec::with_capacity(rows.num_rows());
+        let mut published_ms = Vec::with_capacity(rows.num_rows());
+        for (row, at) in origin.iter().enumerate() {
+            let record = &records[*at as usize];
+            let mut id = [0; 16];
+            id.copy_from_slice(ids.value(row));
+            let id = u128::from_be_bytes(id);
+            let index = self.indexes.get_mut(&record.partition);
+            let Some(index) = index else { unreachable!("only records of running partitions are accepted") };
+            let fresh = match refused.iter().find(|(_, missing)| missing[row]) {
+                Some((lookup, _)) if !index.contains(id) => {
+                    let detail = format!("lookup `{lookup}` has no record for the event's key");
+                    rejected.push((*at, Rejection::new(Reason::LookupMissed, detail)));
+                    keep.push(false);
+                    continue;
+                }
+                Some(_) => false,
+                None => index.insert(id, now),
+            };
+            keep.push(fresh);
+            if fresh {
+                partitions.push(record.partition);
+                offsets.push(record.offset);
+                published_ms.push(record.timestamp_ms);
+            } else {
+                processed.duplicates += 1;
+            }
+        }
+        let events = if partitions.len() == rows.num_rows() {
+            rows.clone()
+        } else {
+            filter_record_batch(rows, &BooleanArray::from(keep))?
+        };
+        Ok(Fresh {
+            events,
+            partitions: partitions.into(),
+            offsets: offsets.into(),
+            published_ms,
+            dead_letters: Vec::new(),
+            progress: self.progress(records),
+        })
+    }
+
+    /// The events that a lookup with policy `dead_letter` refuses, per such lookup.
+    fn refused_by_lookup(&self, rows: &RecordBatch) -> Result<Vec<(String, Vec<bool>)>, ArrowError> {
+        let strict = self.lookups.iter().filter(|lookup| lookup.spec.miss == MissPolicy::DeadLetter);
+        strict.map(|lookup| Ok((lookup.spec.name.clone(), lookup.find(rows)?.missing()))).collect()
+    }
+
+    fn progress(&self, records: &[Record<'_>]) -> Vec<Progress> {
+        let mut next: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in records {
+            let next = next.entry(record.partition).or_insert(0);
+            *next = (*next).max(record.offset + 1);
+        }
+        next.into_iter()
+            .filter_map(|(partition, next_offset)| {
+                let epoch = self.assignment.epoch(partition)?;
+                Some(Progress { partition, epoch, next_offset })
+            })
+            .collect()
+    }
+
+    /// Enriches and batches fresh events; `false` when they have to wait for a reference record.
+    fn enrich(&mut self, waiting: Waiting, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
+        let Waiting { fresh, until } = waiting;
+        let found: Vec<Found> =
+            self.lookups.iter().map(|lookup| lookup.find(&fresh.events)).collect::<Result<_, _>>()?;
+        let mut patient = self.lookups.iter().zip(&found);
+        let lacks =
+            patient.any(|(lookup, found)| matches!(lookup.spec.miss, MissPolicy::Wait { .. }) && found.misses > 0);
+        if lacks && now < until {
+            self.waiting = Some(Waiting { fresh, until });
+            return Ok(false);
+        }
+        *misses = found.iter().map(|found| found.misses).collect();
+        let Fresh { events, partitions, offsets, published_ms, dead_letters, progress } = fresh;
+        let rows = self.projector.project(&events, partitions, offsets, &mut self.lookups, &found)?;
+        self.batcher.add_rows(rows, &published_ms, now);
+        for letter in dead_letters {
+            self.batcher.add_dead_letter(letter, now);
+        }
+        for Progress { partition, epoch, next_offset } in progress {
+            self.batcher.advance(partition, epoch, next_offset, now);
+        }
+        Ok(true)
+    }
+}
