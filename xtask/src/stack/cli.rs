@@ -1,4 +1,4 @@
-//! `cargo xtask stack up|down|status|logs`: the words for people around [`Stack`](super::Stack).
+//! `cargo xtask stack up|down|status|logs`: the words for people around [`Stack`].
 
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
