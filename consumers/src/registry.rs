@@ -6,7 +6,7 @@ use schema_registry_converter::{
     error::SRCError,
     schema_registry_common::{RawError, RegisteredSchema, SchemaType, SubjectNameStrategy},
 };
-use std::error::Error;
+use std::{error::Error, ops::RangeInclusive};
 
 use crate::config;
 
@@ -25,8 +25,9 @@ pub enum Answer {
     Absent,
 }
 
-/// Confluent's error codes for a subject, version or schema that is not there, and the bare HTTP status.
-const NOT_FOUND: [u16; 4] = [404, 4041, 4042, 4043];
+/// Error codes of the Confluent API for a subject, version or schema that is not there. A bare 404 is not among them: it
+/// may come from whatever stands in front of the registry, and would make dead letters of good events.
+const NOT_FOUND: RangeInclusive<u32> = 40_401..=40_499;
 
 impl Registry {
     /// A client for the configured registry. Connects to nothing yet.
@@ -84,9 +85,5 @@ fn avro(schema: RegisteredSchema) -> Option<String> {
 
 fn is_not_found(error: &SRCError) -> bool {
     let raw = error.source().and_then(|source| source.downcast_ref::<RawError>());
-    // 40403 and its like do not fit the crate's field in older registries, which send the three digits alone.
-    raw.is_some_and(|raw| {
-        NOT_FOUND.iter().any(|code| i64::from(raw.error_code) == i64::from(*code))
-            || (40401..=40499).contains(&i64::from(raw.error_code))
-    })
+    raw.is_some_and(|raw| NOT_FOUND.contains(&raw.error_code))
 }

@@ -146,6 +146,11 @@ impl Source {
             .set("fetch.queue.backoff.ms", "10")
             .set("statistics.interval.ms", "1000")
             .set("queued.max.messages.kbytes", (kafka.queue_max_bytes / 1024).max(1).to_string());
+        // Heartbeats come from librdkafka's own thread, however busy this process is, so a short session only means that the
+        // partitions of one that was killed are read again after ten seconds and not after librdkafka's 45.
+        if client.get("session.timeout.ms").is_none() {
+            client.set("session.timeout.ms", "10000");
+        }
         let consumer: BaseConsumer<Rebalances> =
             client.create_with_context(Rebalances::default()).context("set the Kafka consumer up")?;
         consumer.subscribe(&[topic]).with_context(|| format!("subscribe to topic {topic}"))?;

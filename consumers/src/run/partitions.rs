@@ -46,7 +46,7 @@ impl Worker {
             }
             self.crew.held.set(self.pipeline.assignment().held());
             let held = self.pipeline.assignment().held().count();
-            gauge!(names::PARTITIONS_ASSIGNED).set(held as f64);
+            gauge!(names::PARTITIONS_ASSIGNED, "topic" => self.crew.topic.clone()).set(held as f64);
         }
         Ok(())
     }

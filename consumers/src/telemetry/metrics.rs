@@ -43,7 +43,7 @@ pub const DEDUP_IDS: &str = "millrace_dedup_ids";
 pub const INSERTS_IN_FLIGHT: &str = "millrace_inserts_in_flight";
 /// Gauge by `target`.
 pub const BREAKER_STATE: &str = "millrace_breaker_state";
-/// Gauge.
+/// Gauge by `topic`.
 pub const PARTITIONS_ASSIGNED: &str = "millrace_partitions_assigned";
 /// Gauge by `lookup`.
 pub const REFERENCE_ROWS: &str = "millrace_reference_rows";
