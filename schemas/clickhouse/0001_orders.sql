@@ -13,7 +13,7 @@
 --
 -- Parts below 128 MiB are compact, one file for all columns: an insert of 50,000 rows into these 22 columns would else
 -- write some 60 files, to be merged away soon after. The demo lands 123,000 events/s with it, 110,000/s with the default
--- of 10 MiB (medians of two, live, two cores). Merged parts grow wide.
+-- of 10 MiB (means of two runs, live, two cores). Merged parts grow wide.
 --
 -- To let old rows expire (keep it well longer than the deduplication window of the configuration, for the
 -- consumer reads back ids of that window from this table):

@@ -16,9 +16,10 @@ use super::ports::Ports;
 /// The collector makes no difference to the start (measured: 1.8 to 1.9 s with each). The serial one has no threads of its
 /// own that would take CPU from the pipeline beside it, and pauses for a heap of 1 GB are short enough here.
 /// A stack often lives for less than a minute of load, in which the optimising compiler costs two cores more than its code
-/// gives back: the demo lands 123,000 events/s with it and 140,000/s without (medians of two, live, two cores). Take the
+/// gives back: the demo lands 123,000 events/s with it and 140,000/s without (means of two runs, live, two cores). Take the
 /// flag out to measure hours.
-const JVM: [&str; 5] = ["-Xmx1g", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"];
+const JVM: [&str; 5] =
+    ["-Xmx1g", "-Xms256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"];
 const LOG: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
