@@ -162,7 +162,9 @@ impl Demo<'_> {
         generate
             .args(["--stack", &stack_file, "--seed", &seed, "--events", &self.args.events.to_string()])
             .args(["--duplicates", &self.args.duplicates.to_string(), "--poison", &self.args.poison.to_string()])
-            .args(["--rate", &self.args.rate.to_string(), "--manifest"])
+            // On loopback there is no network to spare: 126,000 events/s live without LZ4, 119,000/s with it (means of
+            // two alternating runs each).
+            .args(["--rate", &self.args.rate.to_string(), "--compression", "none", "--manifest"])
             .arg(&manifest);
         let run = self.millrace("run", &config);
         let mut watch = Watch::new(self.args.events, self.interrupt.clone());
