@@ -1,12 +1,10 @@
 //! Runs cargo for the commands that need our own programs built.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::stack::clone_root;
 
 /// Programs that were built, by name.
 #[derive(Debug)]
@@ -48,10 +46,4 @@ pub(crate) fn build(packages: &[&str]) -> Result<Programs> {
 /// Whether nobody is there to answer a question.
 pub(crate) fn in_ci() -> bool {
     env::var_os("CI").is_some_and(|value| value == "true")
-}
-
-/// The root of the clone.
-pub(crate) fn clone_root() -> Result<PathBuf> {
-    let package = env::var_os("CARGO_MANIFEST_DIR").context("find the clone: run this as `cargo xtask`")?;
-    Path::new(&package).parent().map(Path::to_path_buf).context("find the clone around xtask")
 }

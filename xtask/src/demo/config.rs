@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{cargo::clone_root, stack::StackFile};
+use crate::stack::{StackFile, clone_root};
 
 /// What the commented default says, and what stands there instead.
 fn replacements(stack: &StackFile) -> [(&'static str, String); 6] {

@@ -90,7 +90,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<ExitCode> {
     let stack = Stack::up(&Options {
         dir,
         fresh: args.fresh,
-        install_missing: args.install_missing || std::env::var_os("CI").is_some_and(|value| value == "true"),
+        install_missing: args.install_missing || crate::cargo::in_ci(),
         interrupt: interrupt.clone(),
     })?;
     if stack.was_up() {

@@ -114,7 +114,7 @@ impl DataDir {
 }
 
 /// The clone that cargo runs us in, or the one around the current folder.
-fn clone_root() -> Result<PathBuf> {
+pub(crate) fn clone_root() -> Result<PathBuf> {
     if let Some(manifest) = std::env::var_os("CARGO_MANIFEST_DIR") {
         let package = PathBuf::from(manifest);
         if let Some(root) = package.parent().filter(|root| root.join("xtask").is_dir()) {

@@ -33,7 +33,7 @@ use anyhow::Result;
 
 pub(crate) use self::file::StackFile;
 use self::install::Cache;
-pub(crate) use self::layout::DataDir;
+pub(crate) use self::layout::{DataDir, clone_root};
 use self::part::Part;
 use self::ports::Ports;
 use self::process::Record;
