@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod config;
+mod faults;
 pub mod kafka;
 pub mod registry;
 pub mod clickhouse;

@@ -21,6 +21,7 @@ use crate::{
         client::within,
     },
     config::StartOffset,
+    faults::{self, Guard, Point},
     kafka::source::{Position, Reader},
     random,
 };
@@ -132,11 +133,13 @@ impl TakeOver {
 
     async fn claim(&self, partitions: &[i32]) -> Result<Vec<(i32, u64)>> {
         let claimed = self.claims.claim(partitions).await.context("claim partitions in ClickHouse")?;
+        faults::at(Point::Claimed);
         let held: Vec<i32> = claimed.keys().copied().collect();
         let stopped = self.claims.quiet(&held).await.context("wait for inserts of an earlier owner to end")?;
         if stopped > 0 {
             tracing::info!(inserts = stopped, partitions = ?held, "inserts of an earlier owner were stopped");
         }
+        faults::at(Point::Quiet);
         Ok(claimed.into_iter().collect())
     }
 
@@ -154,6 +157,7 @@ impl TakeOver {
             let mut index = new_index();
             match self.load(partition, max_ids, reader, &mut index, now).await {
                 Ok((next_offset, uncommitted)) => {
+                    faults::at(Point::Loaded);
                     return TakenOver { attempt, partition, epoch, next_offset, uncommitted, index };
                 }
                 Err(error) => {
@@ -180,6 +184,9 @@ impl TakeOver {
             .context("ask Kafka where the partition stands")?
             .context("ask Kafka where the partition stands")?;
         let from = self.first_offset(partition, position);
+        if faults::without(Guard::Load) {
+            return Ok((from, position.committed.is_none()));
+        }
         let window = self.window_for(partition, max_ids).await?;
         // What lies at or past the offset to read next will come again, however old its row is: it counts as new.
         let sql = format!(

@@ -294,6 +294,13 @@ impl TopicPipeline {
         self.indexes.values().map(PartitionIndex::len).sum()
     }
 
+    /// Forgets every id, which is what the dedup index is for: a negative control.
+    #[cfg(feature = "fault-injection")]
+    pub fn forget_ids(&mut self) {
+        let new_index = self.new_index();
+        self.indexes.values_mut().for_each(|index| *index = new_index());
+    }
+
     fn open_partitions(&self) -> impl Iterator<Item = i32> + '_ {
         let waiting = self.waiting.iter().flat_map(|waiting| waiting.fresh.progress.iter().map(|one| one.partition));
         self.batcher.partitions().chain(waiting)

@@ -1,6 +1,10 @@
 //! Runs cargo for the commands that need our own programs built.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -11,6 +15,10 @@ use crate::stack::clone_root;
 pub(crate) struct Programs(PathBuf);
 
 impl Programs {
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -28,11 +36,21 @@ pub(crate) fn command() -> Result<Command> {
 /// # Errors
 /// If cargo fails.
 pub(crate) fn build(packages: &[&str]) -> Result<Programs> {
+    let packages: Vec<&str> = packages.iter().flat_map(|package| ["-p", package]).collect();
+    build_with(&packages)
+}
+
+/// Builds `millrace-faulty`, which is `millrace` with faults on purpose; the other programs stay as they are.
+///
+/// # Errors
+/// If cargo fails.
+pub(crate) fn build_faulty() -> Result<Programs> {
+    build_with(&["-p", "millrace-consumers", "--features", "fault-injection", "--bin", "millrace-faulty"])
+}
+
+fn build_with(arguments: &[&str]) -> Result<Programs> {
     let mut command = command()?;
-    command.args(["build", "--release", "--locked"]);
-    for package in packages {
-        command.args(["-p", package]);
-    }
+    command.args(["build", "--release", "--locked"]).args(arguments);
     let status = command.status().context("start cargo")?;
     if !status.success() {
         bail!("cargo build failed: {status}");

@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod cargo;
+mod chaos;
 mod clickhouse_serve;
 mod demo;
 mod interrupt;
@@ -29,6 +30,7 @@ enum Command {
     Stack(stack::cli::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Chaos(chaos::Args),
     /// Formatting, clippy and documentation as CI wants them
     Lint,
     /// Serve ClickHouse from libchdb, and restart it when it dies
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Stack(args) => stack::cli::run(args),
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Lint => test::lint(),
         Command::ClickhouseServe(args) => clickhouse_serve::supervise(&args),
         Command::ClickhouseChild(args) => clickhouse_serve::serve(&args),

@@ -39,7 +39,7 @@ const ON_REAL_PARTS: [Suite; 2] = [
     },
     Suite {
         what: "the built programs end to end, killed and cut off under load",
-        packages: &["xtask"],
+        packages: &["millrace-chaos"],
         target: "e2e",
         // They share two cores and measure nothing, but a crowd of them would only time out.
         arguments: &["--test-threads=1"],

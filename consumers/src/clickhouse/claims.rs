@@ -12,6 +12,7 @@ use millrace_pipeline::batch::Progress;
 use serde::{Deserialize, Serialize};
 
 use super::client::within;
+use crate::faults::{self, Guard};
 
 /// How often running inserts of an earlier owner are looked at until they are gone.
 const QUIET_POLL: Duration = Duration::from_millis(50);
@@ -124,6 +125,9 @@ impl Claims {
     /// A condition that is true for every row while each of `progress` is claimed by this owner under its epoch, and
     /// throws otherwise (code 395), before any row lands.
     pub fn fence(&self, progress: &[Progress]) -> String {
+        if faults::without(Guard::Fence) {
+            return "1".to_owned();
+        }
         let partitions: Vec<String> = progress.iter().map(|one| one.partition.to_string()).collect();
         let owner = quote(&self.owner);
         let held: Vec<String> =

@@ -20,7 +20,11 @@ use super::{
     errors::{ErrorClass, classify, is_connect},
     table::Table,
 };
-use crate::{random, telemetry::metrics as names};
+use crate::{
+    faults::{self, Guard, Point},
+    random,
+    telemetry::metrics as names,
+};
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 const FAILURES_TO_OPEN: u32 = 5;
@@ -103,7 +107,7 @@ impl Inserter {
             }
         };
         batch.rows = RecordBatch::new_empty(batch.rows.schema());
-        let token = uuid::Uuid::new_v4().to_string();
+        let mut token = uuid::Uuid::new_v4().to_string();
         let mut attempt = 0;
         let mut unsure_since: Option<Instant> = None;
         loop {
@@ -140,6 +144,9 @@ impl Inserter {
                 return Outcome::Unsettled;
             }
             attempt += 1;
+            if faults::without(Guard::Token) {
+                token = uuid::Uuid::new_v4().to_string();
+            }
             counter!(names::INSERT_RETRIES, "topic" => self.topic.clone()).increment(1);
             let delay = BACKOFF.delay(attempt, random());
             let retry_in_ms = delay.as_millis() as u64;
@@ -196,6 +203,7 @@ impl Inserter {
         while !rest.is_empty() {
             insert.send(rest.split_to(CHUNK.min(rest.len()))).await?;
         }
+        faults::at(Point::BodySent);
         insert.end().await
     }
 

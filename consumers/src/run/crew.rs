@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, task::JoinHandle};
 use super::worker::schema_id;
 use crate::{
     clickhouse::insert::{Inserter, Outcome},
+    faults::{self, Point},
     http::Health,
     kafka::{
         dead_letters::DeadLetters,
@@ -111,6 +112,7 @@ impl Crew {
                 Outcome::Refused => Told::Unsettled { seq, refused: true },
                 Outcome::Unsettled => Told::Unsettled { seq, refused: false },
                 Outcome::Durable => {
+                    faults::at(Point::Acknowledged);
                     observe_freshness(&topic, batch.published_ms);
                     counter!(names::ROWS_INSERTED, "topic" => topic.clone()).increment(rows as u64);
                     tracing::debug!(topic, seq, rows, trigger = batch.trigger.code(), "batch is in the table");
@@ -119,6 +121,7 @@ impl Crew {
                         let reason = letter.rejection.reason.code();
                         counter!(names::DEAD_LETTERS, "topic" => topic.clone(), "reason" => reason).increment(1);
                     }
+                    faults::at(Point::Durable);
                     Told::Durable { seq }
                 }
             });

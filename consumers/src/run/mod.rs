@@ -41,6 +41,7 @@ use crate::{
         table::{Table, describe},
     },
     config::{Config, Topic},
+    faults,
     http::{self, Health},
     kafka::{dead_letters::DeadLetters, reference::ReferenceReader, reference::Update, source::Source},
     random,
@@ -62,6 +63,7 @@ const UPDATES_QUEUED: usize = 64;
 /// What makes it senseless to start: a missing table or column, a schema that does not fit, a taken port; or a topic
 /// that ended for good. Servers that cannot be reached are no error: they are tried until they can.
 pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
+    faults::said();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

@@ -11,7 +11,12 @@ use millrace_pipeline::{
 use rdkafka::{Offset, consumer::CommitMode};
 
 use super::worker::Worker;
-use crate::{kafka::source::Rebalance, takeover::TakenOver, telemetry::metrics as names};
+use crate::{
+    faults::{self, Point},
+    kafka::source::Rebalance,
+    takeover::TakenOver,
+    telemetry::metrics as names,
+};
 
 /// How long a partition rests before it is claimed again after ClickHouse refused an insert of it: somebody else has
 /// claimed it, so most likely Kafka has given it away and this process will hear of that in a moment. To claim it back
@@ -38,6 +43,7 @@ impl Worker {
                     if !lost {
                         self.drain(self.crew.settings.drain_timeout)?;
                     }
+                    faults::at(Point::Drained);
                     self.forget(&partitions);
                     let restarted = self.pipeline.revoke(&partitions);
                     self.source.complete_revoke(&partitions).context("give revoked partitions up")?;

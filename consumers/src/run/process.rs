@@ -19,6 +19,10 @@ pub(super) fn process<M: Message>(pipeline: &mut TopicPipeline, messages: &[M], 
     if messages.is_empty() {
         return Ok(());
     }
+    #[cfg(feature = "fault-injection")]
+    if crate::faults::without(crate::faults::Guard::Dedup) {
+        pipeline.forget_ids();
+    }
     let records: Vec<Record<'_>> = messages.iter().map(record).collect();
     let processed = pipeline
         .process(&records, crew.now(), |at, rejection| dead_letter(&messages[at], rejection))

@@ -27,6 +27,7 @@ use super::{
     process::process,
 };
 use crate::{
+    faults::{self, Point},
     kafka::{reference::Update, source::Source},
     takeover::TakenOver,
     telemetry::metrics as names,
@@ -108,6 +109,7 @@ impl Worker {
     /// A defect, or Kafka is beyond repair.
     pub fn run(mut self) -> Result<()> {
         while !self.leaving {
+            faults::at(Point::Polled);
             self.crew.beat();
             self.follow_references();
             self.hear();
@@ -289,6 +291,7 @@ impl Worker {
                 self.in_flight -= 1;
                 let committable = self.pipeline.durable(seq);
                 self.source.commit(&committable, CommitMode::Async);
+                faults::at(Point::Committed);
                 self.committed.extend(committable.into_iter().map(|progress| (progress.partition, progress)));
             }
             Told::Unsettled { seq, refused } => {

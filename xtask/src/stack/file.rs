@@ -15,6 +15,10 @@ use super::registry;
 pub(crate) struct StackFile {
     /// Bootstrap server, host and port.
     pub(crate) kafka: String,
+    /// The broker's second door, and the address at which it tells clients of that door to find it: a proxy between the two
+    /// makes their way to Kafka fail.
+    pub(crate) kafka_proxied: String,
+    pub(crate) kafka_proxy: String,
     pub(crate) registry: String,
     pub(crate) clickhouse: String,
     pub(crate) database: String,
@@ -37,6 +41,8 @@ impl StackFile {
         let login = |user: User| Login { user: user.name.to_owned(), password_file: dir.password(user.name) };
         Self {
             kafka: format!("127.0.0.1:{}", ports.kafka),
+            kafka_proxied: format!("127.0.0.1:{}", ports.kafka_proxied),
+            kafka_proxy: format!("127.0.0.1:{}", ports.kafka_proxy),
             registry: registry::url(ports),
             clickhouse: clickhouse::url(ports),
             database: clickhouse::DATABASE.to_owned(),

@@ -53,6 +53,8 @@ pub(crate) fn prepare(dir: &DataDir, ports: &Ports, java: &Path, installed: &Pat
 fn properties(ports: &Ports, data: &Path) -> String {
     include_str!("../../assets/server.properties")
         .replace("@BROKER_PORT@", &ports.kafka.to_string())
+        .replace("@PROXIED_PORT@", &ports.kafka_proxied.to_string())
+        .replace("@PROXY_PORT@", &ports.kafka_proxy.to_string())
         .replace("@CONTROLLER_PORT@", &ports.kafka_controller.to_string())
         .replace("@LOG_DIRS@", &data.display().to_string())
 }

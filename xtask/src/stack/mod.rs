@@ -187,6 +187,8 @@ fn choose_ports(dir: &DataDir) -> Result<Ports> {
     let earlier = Ports::load(dir)?;
     let mut kept = Vec::new();
     if let Some(earlier) = earlier {
+        // A proxy may listen there while the broker behind it is down.
+        kept.push(earlier.kafka_proxy);
         for part in Part::ALL {
             if Record::load_alive(dir, part)?.is_some() {
                 kept.extend(earlier.of(part));

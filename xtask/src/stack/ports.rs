@@ -19,24 +19,57 @@ pub(crate) struct Ports {
     pub(crate) clickhouse_http: u16,
     pub(crate) clickhouse_tcp: u16,
     pub(crate) prometheus: u16,
+    /// A second door of the broker, for clients that come through a proxy.
+    #[serde(default)]
+    pub(crate) kafka_proxied: u16,
+    /// Where the broker tells those clients to find it: nobody listens there but the proxy of a test.
+    #[serde(default)]
+    pub(crate) kafka_proxy: u16,
 }
 
-const COUNT: usize = 6;
+const COUNT: usize = 8;
 
 impl Ports {
     fn to_array(self) -> [u16; COUNT] {
-        [self.kafka, self.kafka_controller, self.registry, self.clickhouse_http, self.clickhouse_tcp, self.prometheus]
+        [
+            self.kafka,
+            self.kafka_controller,
+            self.registry,
+            self.clickhouse_http,
+            self.clickhouse_tcp,
+            self.prometheus,
+            self.kafka_proxied,
+            self.kafka_proxy,
+        ]
     }
 
     fn from_array(ports: [u16; COUNT]) -> Self {
-        let [kafka, kafka_controller, registry, clickhouse_http, clickhouse_tcp, prometheus] = ports;
-        Self { kafka, kafka_controller, registry, clickhouse_http, clickhouse_tcp, prometheus }
+        let [
+            kafka,
+            kafka_controller,
+            registry,
+            clickhouse_http,
+            clickhouse_tcp,
+            prometheus,
+            kafka_proxied,
+            kafka_proxy,
+        ] = ports;
+        Self {
+            kafka,
+            kafka_controller,
+            registry,
+            clickhouse_http,
+            clickhouse_tcp,
+            prometheus,
+            kafka_proxied,
+            kafka_proxy,
+        }
     }
 
     /// The ports of one part, the one that others use first.
     pub(crate) fn of(&self, part: Part) -> Vec<u16> {
         match part {
-            Part::Kafka => vec![self.kafka, self.kafka_controller],
+            Part::Kafka => vec![self.kafka, self.kafka_controller, self.kafka_proxied],
             Part::Registry => vec![self.registry],
             Part::ClickHouse => vec![self.clickhouse_http, self.clickhouse_tcp],
             Part::Prometheus => vec![self.prometheus],

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::proxy::Proxy;
-use crate::stack::until;
-use crate::world::{Load, World};
+use millrace_chaos::proxy::Proxy;
+use millrace_chaos::stack::until;
+use millrace_chaos::world::{Load, World};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOAD: Load = Load { events: 10_000, rate: 0, duplicates: 0.0, poison: 0.0 };
@@ -42,7 +42,7 @@ fn an_unknown_schema_waits_for_the_registry_and_known_ones_go_on() {
     let value = world.kafka.first_value(&topic, 0);
     let waits_at = world.kafka.ends(&topic)[&0];
     world.kafka.produce(&topic, 0, waiting, &changed(&value, id, waiting, &[0]));
-    let mut generator = world.generate_seeded(LOAD, world.seed + 1);
+    let mut generator = world.generate_with(LOAD, world.seed + 1, &[]);
     let ends = generator.finish().end_offsets;
 
     until("the other partitions go on", PATIENCE, || {

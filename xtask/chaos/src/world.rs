@@ -1,10 +1,10 @@
 //! What one test has for itself on the stack: topics, a database, a group, a folder; and the programs that fill and
 //! judge them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,11 +16,16 @@ use crate::kafka::{Kafka, Offsets};
 use crate::process::Millrace;
 use crate::stack::{Stack, program, until};
 
-pub(crate) struct World {
-    pub(crate) stack: Stack,
-    pub(crate) kafka: Kafka,
-    pub(crate) database: String,
-    pub(crate) seed: u64,
+/// What one test has for itself.
+pub struct World {
+    /// Where the parts are.
+    pub stack: Stack,
+    /// An onlooker of this world's group.
+    pub kafka: Kafka,
+    /// Its database.
+    pub database: String,
+    /// Everything that is chosen in it follows from this.
+    pub seed: u64,
     prefix: String,
     folder: PathBuf,
     files: AtomicU32,
@@ -28,52 +33,79 @@ pub(crate) struct World {
 
 /// What `generate` wrote down, as far as the tests look at it.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Manifest {
-    pub(crate) events: u64,
-    pub(crate) duplicates: u64,
-    pub(crate) delivered: u64,
-    pub(crate) poison: Vec<Place>,
-    pub(crate) end_offsets: Offsets,
+pub struct Manifest {
+    /// Events, each sent at least once.
+    pub events: u64,
+    /// Events sent once more.
+    pub duplicates: u64,
+    /// Acknowledged records.
+    pub delivered: u64,
+    /// Where the unreadable records lie.
+    pub poison: Vec<Place>,
+    /// One past the last offset of each partition.
+    pub end_offsets: Offsets,
 }
 
+/// Coordinates of a record.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+pub struct Place {
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
 }
 
 /// What `verify` says.
 #[derive(Debug, Deserialize, PartialEq)]
-pub(crate) struct Verdict {
-    pub(crate) rows: u64,
-    pub(crate) duplicates_dropped: u64,
-    pub(crate) dead_letters: u64,
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) wrong: u64,
-    pub(crate) dead_letters_missing: u64,
-    pub(crate) dead_letters_unexpected: u64,
-    pub(crate) dead_letters_wrong: u64,
-    pub(crate) samples: Vec<String>,
+pub struct Verdict {
+    /// Rows in the table.
+    pub rows: u64,
+    /// Duplicates sent that are not in the table.
+    pub duplicates_dropped: u64,
+    /// Records in the dead-letter topic.
+    pub dead_letters: u64,
+    /// Events without a row.
+    pub lost: u64,
+    /// Events with more than one.
+    pub doubled: u64,
+    /// Rows that differ from what was sent.
+    pub wrong: u64,
+    /// Unreadable records without a dead letter.
+    pub dead_letters_missing: u64,
+    /// Dead letters that are there again, or of nothing that was sent unreadable.
+    pub dead_letters_unexpected: u64,
+    /// Dead letters that differ from what was sent.
+    pub dead_letters_wrong: u64,
+    /// The first few findings.
+    pub samples: Vec<String>,
 }
 
 /// What to send.
 #[derive(Clone, Copy)]
-pub(crate) struct Load {
-    pub(crate) events: u64,
+pub struct Load {
+    /// Events, each sent at least once.
+    pub events: u64,
     /// Records a second; 0 is as fast as possible.
-    pub(crate) rate: u64,
-    pub(crate) duplicates: f64,
-    pub(crate) poison: f64,
+    pub rate: u64,
+    /// As a share of the events.
+    pub duplicates: f64,
+    /// As a share of the events.
+    pub poison: f64,
 }
 
 impl World {
-    /// Topics with customers and products in them, and the shipped tables.
-    pub(crate) fn new(test: &str) -> Self {
+    /// A world whose seed is that of the environment, or a new one.
+    pub fn new(test: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let unique = format!("{:x}", now.as_millis());
         let seed = env::var("MILLRACE_SEED").map_or(u64::from(now.subsec_nanos()), |seed| seed.parse().unwrap());
         println!("{test}: MILLRACE_SEED={seed}");
+        Self::seeded(test, seed)
+    }
+
+    /// Topics with customers and products in them, and the shipped tables.
+    pub fn seeded(test: &str, seed: u64) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let unique = format!("{:x}", now.as_millis());
 
         let (stack, mut json) = Stack::running();
         let database = format!("millrace_test_{test}_{unique}");
@@ -102,20 +134,23 @@ impl World {
         world
     }
 
-    pub(crate) fn topic(&self) -> String {
+    /// Topic of the events.
+    pub fn topic(&self) -> String {
         format!("{}orders", self.prefix)
     }
 
-    pub(crate) fn dead_letter_topic(&self) -> String {
+    /// Topic of what cannot be read.
+    pub fn dead_letter_topic(&self) -> String {
         format!("{}orders.dead", self.prefix)
     }
 
-    pub(crate) fn table(&self) -> String {
+    /// Table of the events, with its database.
+    pub fn table(&self) -> String {
         format!("{}.orders", self.database)
     }
 
     /// The printed configuration with this world's addresses and names, for the user that the pipeline runs as.
-    pub(crate) fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         let printed = Command::new(program("millrace")).arg("config").output().unwrap();
         let topic = |name: &str| format!("{}{name}", self.prefix);
         Config::new(String::from_utf8(printed.stdout).unwrap())
@@ -138,19 +173,27 @@ impl World {
     }
 
     /// `millrace run`.
-    pub(crate) fn start(&self, config: &Config) -> Millrace {
+    pub fn start(&self, config: &Config) -> Millrace {
+        self.start_with(config, &[])
+    }
+
+    /// `millrace run` with variables in its environment; one that names a fault or a guard to leave out takes the program
+    /// that was built for that.
+    pub fn start_with(&self, config: &Config, variables: &[(&str, &str)]) -> Millrace {
         let file = self.write(config);
-        Millrace::start(&file, file.with_extension("log"))
+        let faulty = variables.iter().any(|(name, _)| ["MILLRACE_FAULT", "MILLRACE_WITHOUT"].contains(name));
+        let name = if faulty { "millrace-faulty" } else { "millrace" };
+        Millrace::start(name, &file, file.with_extension("log"), variables)
     }
 
     /// Another command of `millrace`, to its end.
-    pub(crate) fn command(&self, command: &str, arguments: &[&str], config: &Config) -> Output {
+    pub fn command(&self, command: &str, arguments: &[&str], config: &Config) -> Output {
         let mut program = Command::new(program("millrace"));
         program.arg(command).arg("--config").arg(self.write(config)).args(arguments).output().unwrap()
     }
 
     /// A file with this configuration.
-    pub(crate) fn write(&self, config: &Config) -> PathBuf {
+    pub fn write(&self, config: &Config) -> PathBuf {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let file = self.folder.join(format!("millrace-{number}.toml"));
         fs::write(&file, config.text()).unwrap();
@@ -158,32 +201,61 @@ impl World {
     }
 
     /// Starts to send.
-    pub(crate) fn generate(&self, load: Load) -> Generator {
-        self.generate_seeded(load, self.seed)
+    pub fn generate(&self, load: Load) -> Generator {
+        self.generate_with(load, self.seed, &[])
     }
 
-    pub(crate) fn generate_seeded(&self, load: Load, seed: u64) -> Generator {
-        let manifest = self.folder.join(format!("manifest-{seed}.json"));
-        let log = self.folder.join(format!("generate-{seed}.log"));
+    /// Starts to send the events of another seed, or with further arguments of `millrace-bench generate`.
+    pub fn generate_with(&self, load: Load, seed: u64, arguments: &[&str]) -> Generator {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let manifest = self.folder.join(format!("manifest-{number}.json"));
+        let log = self.folder.join(format!("generate-{number}.log"));
         let mut command = self.bench("generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
         command.args(["--events", &load.events.to_string(), "--duplicates", &load.duplicates.to_string()]);
-        command.args(["--poison", &load.poison.to_string(), "--manifest"]).arg(&manifest);
+        command.args(["--poison", &load.poison.to_string(), "--manifest"]).arg(&manifest).args(arguments);
         let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
         Generator { child, manifest, log }
     }
 
     /// Compares everything with what was sent.
-    pub(crate) fn verify(&self, generator: &Generator) -> (ExitStatus, Verdict) {
+    pub fn verify(&self, generator: &Generator) -> (ExitStatus, Verdict) {
+        self.verify_against(&generator.manifest)
+    }
+
+    /// Compares everything with what several producers sent, one after the other and of one seed: the manifest of them all,
+    /// and the verdict.
+    pub fn verify_all(&self, generators: &[Generator]) -> (Manifest, Verdict) {
+        let read = |generator: &Generator| -> serde_json::Value {
+            serde_json::from_str(&fs::read_to_string(&generator.manifest).unwrap()).unwrap()
+        };
+        let mut all = generators.iter().map(read);
+        let mut whole = all.next().expect("somebody sent something");
+        for other in all {
+            assert_eq!(whole["seed"], other["seed"], "manifests of several seeds have no union");
+            let (events, sent) = (number(&whole, "events").max(number(&other, "events")), number(&other, "delivered"));
+            let delivered = number(&whole, "delivered") + sent;
+            let poison: Vec<serde_json::Value> =
+                [&whole, &other].iter().flat_map(|one| one["poison"].as_array().unwrap()).cloned().collect();
+            whole["duplicates"] = (delivered - events - poison.len() as u64).into();
+            (whole["events"], whole["delivered"], whole["poison"]) = (events.into(), delivered.into(), poison.into());
+            whole["end_offsets"] = other["end_offsets"].clone();
+        }
+        let file = self.folder.join("manifest.json");
+        fs::write(&file, whole.to_string()).unwrap();
+        (serde_json::from_value(whole).unwrap(), self.verify_against(&file).1)
+    }
+
+    fn verify_against(&self, manifest: &Path) -> (ExitStatus, Verdict) {
         let mut command = Command::new(program("millrace-bench"));
         command.args(["verify", "--json", "--stack"]).arg(self.folder.join("stack.json"));
-        let Output { status, stdout, stderr } = command.arg("--manifest").arg(&generator.manifest).output().unwrap();
+        let Output { status, stdout, stderr } = command.arg("--manifest").arg(manifest).output().unwrap();
         let verdict = serde_json::from_slice(&stdout)
             .unwrap_or_else(|error| panic!("verify: {error}: {}", String::from_utf8_lossy(&stderr)));
         (status, verdict)
     }
 
     /// Waits until the group's committed offsets are the ends of the topic.
-    pub(crate) fn until_committed(&self, patience: Duration) {
+    pub fn until_committed(&self, patience: Duration) {
         let ends: Offsets = self.kafka.ends(&self.topic()).into_iter().filter(|(_, end)| *end > 0).collect();
         let begun = Instant::now();
         until("everything is committed", patience, || {
@@ -196,7 +268,7 @@ impl World {
     }
 
     /// The whole contract, dead letters exactly once too.
-    pub(crate) fn assert_everything_landed_once(&self, generator: &Generator, manifest: &Manifest) {
+    pub fn assert_everything_landed_once(&self, generator: &Generator, manifest: &Manifest) {
         let (status, verdict) = self.verify(generator);
         let right = Verdict {
             rows: manifest.events,
@@ -215,25 +287,24 @@ impl World {
     }
 
     /// The contract for a process that dies: a dead letter may be there again, but of no other record.
-    pub(crate) fn assert_every_row_landed_once(&self, generator: &Generator, manifest: &Manifest) {
+    pub fn assert_every_row_landed_once(&self, generator: &Generator, manifest: &Manifest) {
         let (_, verdict) = self.verify(generator);
         assert_eq!((verdict.lost, verdict.doubled, verdict.wrong), (0, 0, 0), "{verdict:?}");
         assert_eq!((verdict.dead_letters_missing, verdict.dead_letters_wrong), (0, 0), "{verdict:?}");
         assert_eq!(verdict.rows, manifest.events);
         let letters = self.kafka.dead_letters(&self.dead_letter_topic());
-        let number = |letter: &std::collections::BTreeMap<String, String>, name: &str| {
-            letter[&format!("millrace.source.{name}")].parse::<i64>().unwrap()
-        };
-        let found: BTreeSet<Place> = letters
-            .iter()
-            .map(|letter| Place {
-                partition: i32::try_from(number(letter, "partition")).unwrap(),
-                offset: number(letter, "offset"),
-            })
-            .collect();
+        let found = places(&letters);
         let sent: BTreeSet<Place> = manifest.poison.iter().copied().collect();
         assert!(found == sent, "dead letters of readable records: {:?}", found.difference(&sent));
         println!("{} dead letters, {} of them again", letters.len(), letters.len() - found.len());
+    }
+
+    /// Where the records came from that are in the dead-letter topic, and how many of these letters are there again.
+    pub fn dead_letters(&self) -> (BTreeSet<Place>, u64) {
+        let letters = self.kafka.dead_letters(&self.dead_letter_topic());
+        let found = places(&letters);
+        let again = letters.len() - found.len();
+        (found, again as u64)
     }
 
     fn bench(&self, command: &str, arguments: &[&str]) -> Command {
@@ -242,6 +313,21 @@ impl World {
         program.args(arguments).stdin(Stdio::null());
         program
     }
+}
+
+fn number(manifest: &serde_json::Value, name: &str) -> u64 {
+    manifest[name].as_u64().unwrap_or_else(|| panic!("a manifest without {name}"))
+}
+
+fn places(letters: &[BTreeMap<String, String>]) -> BTreeSet<Place> {
+    let number = |letter: &BTreeMap<String, String>, name: &str| -> i64 {
+        letter[&format!("millrace.source.{name}")].parse().unwrap()
+    };
+    let place = |letter| Place {
+        partition: i32::try_from(number(letter, "partition")).unwrap(),
+        offset: number(letter, "offset"),
+    };
+    letters.iter().map(place).collect()
 }
 
 impl Drop for World {
@@ -258,7 +344,7 @@ impl Drop for World {
 }
 
 /// `millrace-bench generate`, while it sends and after.
-pub(crate) struct Generator {
+pub struct Generator {
     child: Child,
     manifest: PathBuf,
     log: PathBuf,
@@ -266,9 +352,9 @@ pub(crate) struct Generator {
 
 impl Generator {
     /// Waits until everything is sent.
-    pub(crate) fn finish(&mut self) -> Manifest {
+    pub fn finish(&mut self) -> Manifest {
         let mut status = None;
-        until("everything is sent", Duration::from_secs(60), || {
+        until("everything is sent", Duration::from_secs(600), || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
@@ -277,7 +363,8 @@ impl Generator {
         serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap()
     }
 
-    pub(crate) fn is_sending(&mut self) -> bool {
+    /// Whether it still sends.
+    pub fn is_sending(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 }
@@ -290,10 +377,11 @@ impl Drop for Generator {
 }
 
 /// SplitMix64: the moments of a run, from its seed.
-pub(crate) struct Random(pub(crate) u64);
+pub struct Random(pub u64);
 
 impl Random {
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+    /// A number below this.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -8,19 +8,28 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::Value;
 
+/// A running stack, as its stack.json tells.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Stack {
-    pub(crate) kafka: String,
-    pub(crate) registry: String,
-    pub(crate) clickhouse: String,
-    pub(crate) admin: User,
-    pub(crate) pipeline: User,
+pub struct Stack {
+    /// Bootstrap server.
+    pub kafka: String,
+    /// URL.
+    pub registry: String,
+    /// URL.
+    pub clickhouse: String,
+    /// May do everything in ClickHouse.
+    pub admin: User,
+    /// May do what the pipeline needs.
+    pub pipeline: User,
 }
 
+/// A user of ClickHouse.
 #[derive(Clone, Debug, Deserialize)]
-pub(crate) struct User {
-    pub(crate) user: String,
-    pub(crate) password_file: PathBuf,
+pub struct User {
+    /// Name.
+    pub user: String,
+    /// Holds the password.
+    pub password_file: PathBuf,
 }
 
 impl User {
@@ -31,7 +40,7 @@ impl User {
 
 impl Stack {
     /// The stack that `MILLRACE_STACK` names, and its file as it is.
-    pub(crate) fn running() -> (Self, Value) {
+    pub fn running() -> (Self, Value) {
         let file = env::var("MILLRACE_STACK").expect(
             "these tests need a running stack: `cargo xtask stack up`, then set MILLRACE_STACK to its stack.json \
              (`cargo xtask test` does both)",
@@ -42,17 +51,18 @@ impl Stack {
     }
 
     /// What ClickHouse answers the administrator, as TabSeparated.
-    pub(crate) fn sql(&self, statement: &str) -> String {
+    pub fn sql(&self, statement: &str) -> String {
         self.ask(&self.admin, statement).unwrap_or_else(|error| panic!("{statement}\n{error}"))
     }
 
     /// A number that ClickHouse answers the administrator.
-    pub(crate) fn count(&self, statement: &str) -> u64 {
+    pub fn count(&self, statement: &str) -> u64 {
         let answer = self.sql(statement);
         answer.parse().unwrap_or_else(|_| panic!("{statement}\nanswers {answer:?}"))
     }
 
-    pub(crate) fn ask(&self, user: &User, statement: &str) -> Result<String, String> {
+    /// What ClickHouse answers a user, as TabSeparated; its own words if it refuses.
+    pub fn ask(&self, user: &User, statement: &str) -> Result<String, String> {
         let mut response = agent()
             .post(&self.clickhouse)
             .header("X-ClickHouse-User", &user.user)
@@ -64,7 +74,7 @@ impl Stack {
     }
 
     /// Registers a schema; its id.
-    pub(crate) fn register(&self, subject: &str, schema: &Value) -> u32 {
+    pub fn register(&self, subject: &str, schema: &Value) -> u32 {
         let body = serde_json::json!({ "schema": schema.to_string() }).to_string();
         let request = agent()
             .post(format!("{}/subjects/{subject}/versions", self.registry))
@@ -75,7 +85,7 @@ impl Stack {
     }
 
     /// The latest schema of a subject.
-    pub(crate) fn latest_schema(&self, subject: &str) -> Value {
+    pub fn latest_schema(&self, subject: &str) -> Value {
         let (status, body) = get(&format!("{}/subjects/{subject}/versions/latest", self.registry)).unwrap();
         assert_eq!(status, 200, "{body}");
         let answer: Value = serde_json::from_str(&body).unwrap();
@@ -89,14 +99,14 @@ fn agent() -> ureq::Agent {
 }
 
 /// Status and body of a GET; `None` without an answer.
-pub(crate) fn get(url: &str) -> Option<(u16, String)> {
+pub fn get(url: &str) -> Option<(u16, String)> {
     let mut response = agent().get(url).call().ok()?;
     let body = response.body_mut().read_to_string().ok()?;
     Some((response.status().as_u16(), body))
 }
 
 /// A built program.
-pub(crate) fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let folder = env::var_os("MILLRACE_BIN").map_or_else(beside_this_test, PathBuf::from);
     let program = folder.join(name);
     assert!(
@@ -113,7 +123,7 @@ fn beside_this_test() -> PathBuf {
 }
 
 /// Asks again and again until it is so.
-pub(crate) fn until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
+pub fn until(what: &str, patience: Duration, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < patience, "waited {patience:?} in vain until {what}");

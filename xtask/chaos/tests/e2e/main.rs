@@ -12,13 +12,6 @@
     reason = "a test may panic, and says what it does"
 )]
 
-mod stack;
-mod kafka;
-mod config;
-mod process;
-mod proxy;
-mod world;
-
 mod delivery;
 mod restarts;
 mod rebalances;

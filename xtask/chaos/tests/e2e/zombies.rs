@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::proxy::{Fault, Proxy};
-use crate::stack::until;
-use crate::world::{Load, Verdict, World};
+use millrace_chaos::proxy::{Fault, Proxy};
+use millrace_chaos::stack::until;
+use millrace_chaos::world::{Load, Verdict, World};
 
 /// A session ends after 6 s, and a half-sent body after the server's receive timeout of 30 s.
 const PATIENCE: Duration = Duration::from_secs(50);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::{Load, World};
+use millrace_chaos::world::{Load, World};
 
 #[test]
 fn everything_sent_lands_once() {

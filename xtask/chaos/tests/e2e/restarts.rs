@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::config::Config;
-use crate::proxy::{Fault, Proxy};
-use crate::stack::until;
-use crate::world::{Load, Random, World};
+use millrace_chaos::config::Config;
+use millrace_chaos::proxy::{Fault, Proxy};
+use millrace_chaos::stack::until;
+use millrace_chaos::world::{Load, Random, World};
 
 #[test]
 fn nothing_is_lost_or_doubled_when_millrace_is_killed_under_load() {

@@ -17,16 +17,19 @@ const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 /// What happens to inserts; everything else passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// All is well.
     None,
     /// After so many bytes of the body, both ends of the connection are closed.
     CutBody {
+        /// Bytes.
         after: usize,
     },
     /// When the answer begins, both ends of the connection are closed, and nothing of the answer gets through.
     LoseAnswer,
     /// So many bytes of the request pass; the rest is taken in and passed on only when the fault is over.
     Hold {
+        /// Bytes.
         after: usize,
     },
 }
@@ -54,7 +57,8 @@ impl State {
     }
 }
 
-pub(crate) struct Proxy {
+/// A way to one server.
+pub struct Proxy {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
     ended: Arc<AtomicBool>,
@@ -62,7 +66,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// A way to the server of this URL.
-    pub(crate) fn to(url: &str) -> Self {
+    pub fn to(url: &str) -> Self {
         let server = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,29 +86,29 @@ impl Proxy {
     }
 
     /// Where it listens, host:port.
-    pub(crate) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// The URL with this way instead of the server.
-    pub(crate) fn url(&self, url: &str) -> String {
+    pub fn url(&self, url: &str) -> String {
         let path = url.strip_prefix("http://").unwrap().split_once('/').map_or("", |(_, path)| path);
         format!("http://{}/{path}", self.address).trim_end_matches('/').to_owned()
     }
 
     /// The next `times` inserts meet a fault.
-    pub(crate) fn fail(&self, fault: Fault, times: u32) {
+    pub fn fail(&self, fault: Fault, times: u32) {
         let mut state = self.state.lock().unwrap();
         (state.fault, state.times) = (fault, times);
     }
 
     /// What is held passes, and everything from now on.
-    pub(crate) fn mend(&self) {
+    pub fn mend(&self) {
         self.fail(Fault::None, 0);
     }
 
     /// Ends all connections and refuses new ones, or lets them in again.
-    pub(crate) fn set_open(&self, open: bool) {
+    pub fn set_open(&self, open: bool) {
         let mut state = self.state.lock().unwrap();
         state.open = open;
         if !open {
@@ -113,17 +117,17 @@ impl Proxy {
     }
 
     /// Inserts that met a fault.
-    pub(crate) fn hits(&self) -> u32 {
+    pub fn hits(&self) -> u32 {
         self.state.lock().unwrap().hits
     }
 
     /// Inserts that are held, and whose client has nothing more to send.
-    pub(crate) fn held_whole(&self) -> u32 {
+    pub fn held_whole(&self) -> u32 {
         self.state.lock().unwrap().held_whole
     }
 
     /// First lines of the answers that were lost.
-    pub(crate) fn lost(&self) -> Vec<String> {
+    pub fn lost(&self) -> Vec<String> {
         self.state.lock().unwrap().lost.clone()
     }
 }

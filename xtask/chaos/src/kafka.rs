@@ -16,23 +16,26 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-pub(crate) type Offsets = BTreeMap<i32, i64>;
+/// Offsets by partition.
+pub type Offsets = BTreeMap<i32, i64>;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(crate) struct Kafka {
+/// An onlooker of one consumer group.
+pub struct Kafka {
     servers: String,
     /// Bears the group's name and never subscribes, so it can ask for the group's offsets.
     onlooker: BaseConsumer,
 }
 
 impl Kafka {
-    pub(crate) fn new(servers: &str, group: &str) -> Self {
+    /// An onlooker of this group.
+    pub fn new(servers: &str, group: &str) -> Self {
         Self { servers: servers.to_owned(), onlooker: consumer(servers, group) }
     }
 
     /// Committed offsets of the group.
-    pub(crate) fn committed(&self, topic: &str) -> Offsets {
+    pub fn committed(&self, topic: &str) -> Offsets {
         let mut list = TopicPartitionList::new();
         for partition in self.ends(topic).into_keys() {
             list.add_partition(topic, partition);
@@ -43,14 +46,14 @@ impl Kafka {
     }
 
     /// One past the last offset of each partition.
-    pub(crate) fn ends(&self, topic: &str) -> Offsets {
+    pub fn ends(&self, topic: &str) -> Offsets {
         let metadata = self.onlooker.fetch_metadata(Some(topic), TIMEOUT).unwrap();
         let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
         partitions.map(|id| (id, self.onlooker.fetch_watermarks(topic, id, TIMEOUT).unwrap().1)).collect()
     }
 
     /// Value of the first record of a partition.
-    pub(crate) fn first_value(&self, topic: &str, partition: i32) -> Vec<u8> {
+    pub fn first_value(&self, topic: &str, partition: i32) -> Vec<u8> {
         let consumer = consumer(&self.servers, "e2e-onlooker");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
@@ -60,7 +63,7 @@ impl Kafka {
     }
 
     /// Headers of every dead letter, as text.
-    pub(crate) fn dead_letters(&self, topic: &str) -> Vec<BTreeMap<String, String>> {
+    pub fn dead_letters(&self, topic: &str) -> Vec<BTreeMap<String, String>> {
         let consumer = consumer(&self.servers, "e2e-onlooker");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
@@ -75,13 +78,14 @@ impl Kafka {
     }
 
     /// Appends a record, and waits for its acknowledgement.
-    pub(crate) fn produce(&self, topic: &str, partition: i32, key: &str, value: &[u8]) {
+    pub fn produce(&self, topic: &str, partition: i32, key: &str, value: &[u8]) {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.servers).create().unwrap();
         producer.send(BaseRecord::to(topic).partition(partition).key(key).payload(value)).map_err(|(e, _)| e).unwrap();
         producer.flush(TIMEOUT).unwrap();
     }
 
-    pub(crate) fn delete(&self, topics: &[&str]) {
+    /// Deletes topics.
+    pub fn delete(&self, topics: &[&str]) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.servers).create().unwrap();
         wait_for(admin.delete_topics(topics, &AdminOptions::new())).unwrap();

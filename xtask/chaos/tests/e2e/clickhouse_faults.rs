@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::proxy::{Fault, Proxy};
-use crate::stack::until;
-use crate::world::{Load, Verdict, World};
+use millrace_chaos::proxy::{Fault, Proxy};
+use millrace_chaos::stack::until;
+use millrace_chaos::world::{Load, Verdict, World};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::world::{Load, World};
+use millrace_chaos::world::{Load, World};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -15,7 +15,7 @@ fn partitions_move_between_two_consumers_and_back() {
     let mut generator = world.generate(Load { events: 350_000, rate: 25_000, duplicates: 0.05, poison: 0.002 });
     first.until("rows have landed", PATIENCE, |it| it.rows() > 20_000);
 
-    let held = |it: &crate::process::Millrace| it.metric("millrace_partitions_assigned") as u32;
+    let held = |it: &millrace_chaos::process::Millrace| it.metric("millrace_partitions_assigned") as u32;
     let mut second = world.start(&config);
     second.until("half of the partitions are its own", PATIENCE, |it| held(it) == 2 && it.rows() > 1_000);
     first.until("it has given half away", PATIENCE, |it| held(it) == 2);

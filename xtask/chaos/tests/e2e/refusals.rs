@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::config::Config;
-use crate::proxy::Proxy;
-use crate::stack::program;
-use crate::world::{Load, World};
+use millrace_chaos::config::Config;
+use millrace_chaos::proxy::Proxy;
+use millrace_chaos::stack::program;
+use millrace_chaos::world::{Load, World};
 
 /// An address on which nothing listens.
 const NOBODY: &str = "127.0.0.1:1";

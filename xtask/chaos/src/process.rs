@@ -12,27 +12,30 @@ use crate::stack::{get, program, until};
 /// Lines of a log that are shown when a test fails.
 const LINES_SHOWN: usize = 40;
 
-pub(crate) struct Millrace {
+/// A process; it does not outlive this.
+pub struct Millrace {
     child: Child,
     log: PathBuf,
 }
 
 impl Millrace {
-    /// `millrace run` with this file; its log goes to `log`.
-    pub(crate) fn start(config: &Path, log: PathBuf) -> Self {
+    /// `millrace run`, or that of a program of another `name`, with this file; its log goes to `log`.
+    pub fn start(name: &str, config: &Path, log: PathBuf, variables: &[(&str, &str)]) -> Self {
         let file = File::create(&log).unwrap();
-        let mut command = Command::new(program("millrace"));
+        let mut command = Command::new(program(name));
+        command.envs(variables.iter().copied());
         command.args(["run", "--config"]).arg(config).stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file).env_remove("MILLRACE_CONFIG");
         Self { child: command.spawn().unwrap(), log }
     }
 
-    pub(crate) fn log(&self) -> String {
+    /// Everything it has logged so far.
+    pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Lines of the log that hold all of `words`.
-    pub(crate) fn lines(&self, words: &[&str]) -> Vec<String> {
+    pub fn lines(&self, words: &[&str]) -> Vec<String> {
         self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
     }
 
@@ -44,12 +47,12 @@ impl Millrace {
     }
 
     /// Status and text of `/readyz`; `None` while nothing answers.
-    pub(crate) fn readiness(&self) -> Option<(u16, String)> {
+    pub fn readiness(&self) -> Option<(u16, String)> {
         get(&format!("{}/readyz", self.url()?))
     }
 
     /// Sum of a metric over its labels; 0 while nothing answers.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let answer = self.url().and_then(|url| get(&format!("{url}/metrics")));
         let Some((200, text)) = answer else { return 0.0 };
         let value = |line: &str| {
@@ -59,18 +62,20 @@ impl Millrace {
         text.lines().filter_map(value).sum()
     }
 
-    pub(crate) fn rows(&self) -> u64 {
+    /// Rows it says to have inserted.
+    pub fn rows(&self) -> u64 {
         self.metric("millrace_rows_inserted_total") as u64
     }
 
-    pub(crate) fn until_ready(&mut self) {
+    /// Waits until `/readyz` says so.
+    pub fn until_ready(&mut self) {
         self.until("it is ready", Duration::from_secs(30), |this| {
             this.readiness().is_some_and(|(status, _)| status == 200)
         });
     }
 
     /// Waits for something of it, and fails at once if it ends meanwhile.
-    pub(crate) fn until(&mut self, what: &str, patience: Duration, is_so: impl Fn(&Self) -> bool) {
+    pub fn until(&mut self, what: &str, patience: Duration, is_so: impl Fn(&Self) -> bool) {
         until(what, patience, || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "millrace ended ({}) before {what}", ended.unwrap());
@@ -78,18 +83,29 @@ impl Millrace {
         });
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and gone.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// How it ended, and after how long a wait.
-    pub(crate) fn wait(&mut self, patience: Duration) -> (ExitStatus, Duration) {
+    pub fn wait(&mut self, patience: Duration) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         let mut status = None;
         until("millrace ends", patience, || {
@@ -100,7 +116,7 @@ impl Millrace {
     }
 
     /// SIGTERM: it ends well within its drain timeout.
-    pub(crate) fn terminate(&mut self) {
+    pub fn terminate(&mut self) {
         self.signal(Signal::TERM);
         let (status, _) = self.wait(Duration::from_secs(21));
         assert!(status.success(), "after SIGTERM: {status}");

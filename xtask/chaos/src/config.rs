@@ -2,31 +2,33 @@
 
 /// A configuration's text.
 #[derive(Clone)]
-pub(crate) struct Config(String);
+pub struct Config(String);
 
 impl Config {
-    pub(crate) fn new(printed: String) -> Self {
+    /// What `millrace config` printed.
+    pub fn new(printed: String) -> Self {
         Self(printed)
     }
 
-    pub(crate) fn text(&self) -> &str {
+    /// The text of the file.
+    pub fn text(&self) -> &str {
         &self.0
     }
 
     /// With a text as the value of the first `key` in the first section that has this header, such as `[kafka]`.
-    pub(crate) fn with(self, section: &str, key: &str, value: &str) -> Self {
+    pub fn with(self, section: &str, key: &str, value: &str) -> Self {
         self.with_raw(section, key, &format!("{value:?}"))
     }
 
     /// With another topic for the lookup that reads the topic `from`.
-    pub(crate) fn with_reference(self, from: &str, to: &str) -> Self {
+    pub fn with_reference(self, from: &str, to: &str) -> Self {
         let line = format!("\ntopic = \"{from}\"\n");
         assert!(self.0.contains(&line), "the printed configuration has no lookup in {from}");
         Self(self.0.replace(&line, &format!("\ntopic = {to:?}\n")))
     }
 
     /// With a TOML value; a key that is not there, commented or not, is added below the header.
-    pub(crate) fn with_raw(self, section: &str, key: &str, value: &str) -> Self {
+    pub fn with_raw(self, section: &str, key: &str, value: &str) -> Self {
         let mut lines: Vec<String> = self.0.lines().map(str::to_owned).collect();
         let header = lines.iter().position(|line| line.trim_start_matches('#') == section);
         let header = header.unwrap_or_else(|| panic!("the printed configuration has no section {section}"));

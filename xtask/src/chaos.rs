@@ -1,0 +1,92 @@
+//! `cargo xtask chaos`: builds the programs, brings a stack of its own up, and lets the cases of the fault matrix loose.
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    cargo,
+    interrupt::Interrupt,
+    stack::{DataDir, Options, Stack},
+};
+
+/// Inject faults into real parts, and prove that every event still lands exactly once
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Number or name of a case, `all` of them, or `random` for a mix of faults; --list shows them
+    #[arg(long, default_value = "all")]
+    case: String,
+    /// Replay a run; by default a new seed, which is printed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Repeat for so many minutes, each time with the next seed
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// One line of JSON per case on standard output
+    #[arg(long)]
+    json: bool,
+    /// Leave a guard of the protocol out (fence, token, load or dedup): a case has to fail then
+    #[arg(long, value_parser = ["fence", "token", "load", "dedup"])]
+    without: Option<String>,
+    /// Run no negative controls after all cases
+    #[arg(long)]
+    no_controls: bool,
+    /// List the cases
+    #[arg(long)]
+    list: bool,
+    /// Leave the stack running
+    #[arg(long)]
+    keep: bool,
+    /// Install missing tools with apt-get (as root; environment CI=true does the same)
+    #[arg(long)]
+    install_missing: bool,
+}
+
+/// # Errors
+/// If the programs cannot be built or the stack cannot be brought up. Cases that fail are an exit status.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let interrupt = Interrupt::install().context("cannot watch for Ctrl-C")?;
+    if args.list {
+        let programs = cargo::build(&["millrace-chaos"])?;
+        let status = Command::new(programs.path("millrace-chaos")).arg("--list").status();
+        return exit_code(status.context("start millrace-chaos")?);
+    }
+    let programs = cargo::build(&["millrace-consumers", "millrace-bench", "millrace-chaos"])?;
+    cargo::build_faulty()?;
+    let stack = Stack::up(&Options {
+        dir: DataDir::path_in_clone(Some("chaos"))?,
+        fresh: true,
+        install_missing: args.install_missing || cargo::in_ci(),
+        interrupt: interrupt.clone(),
+    })?;
+    let mut command = Command::new(programs.path("millrace-chaos"));
+    command.args(["--case", &args.case]);
+    if let Some(seed) = args.seed {
+        command.args(["--seed", &seed.to_string()]);
+    }
+    if let Some(minutes) = args.minutes {
+        command.args(["--minutes", &minutes.to_string()]);
+    }
+    if let Some(guard) = &args.without {
+        command.args(["--without", guard]);
+    }
+    command.args(args.json.then_some("--json")).args(args.no_controls.then_some("--no-controls"));
+    // Cases that kill a part of the stack bring it back with this very program.
+    command.env("MILLRACE_STACK", stack.path()).env("MILLRACE_XTASK", env::current_exe().context("find this program")?);
+    command.env("MILLRACE_BIN", programs.folder());
+    let status = command.status().context("start millrace-chaos")?;
+    if args.keep {
+        eprintln!("left running: {}", stack.path().display());
+        stack.keep();
+    } else {
+        stack.stop()?;
+    }
+    exit_code(status)
+}
+
+fn exit_code(status: std::process::ExitStatus) -> Result<ExitCode> {
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
