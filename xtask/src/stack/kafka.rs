@@ -148,6 +148,8 @@ mod tests {
         clickhouse_http: 1004,
         clickhouse_tcp: 1005,
         prometheus: 1006,
+        kafka_proxied: 7,
+        kafka_proxy: 8,
     };
 
     #[test]
