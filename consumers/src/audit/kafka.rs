@@ -48,6 +48,8 @@ impl ConsumerContext for LastReason {}
 
 /// A reader of one cluster.
 pub(super) struct Reader {
+    client: ClientConfig,
+    /// For questions.
     consumer: BaseConsumer<LastReason>,
     reason: LastReason,
     timeout: Duration,
@@ -77,7 +79,7 @@ impl Reader {
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", QUEUE_KIB);
         let consumer = client.create_with_context(reason.clone()).context("set the Kafka consumer up")?;
-        Ok(Self { consumer, reason, timeout, group: kafka.group_id.clone(), stop })
+        Ok(Self { client, consumer, reason, timeout, group: kafka.group_id.clone(), stop })
     }
 
     /// Where every partition of a topic stands.
@@ -159,6 +161,9 @@ impl Reader {
         ranges: &[(i32, i64, i64)],
         mut each: impl FnMut(&[BorrowedMessage<'_>]) -> Result<()>,
     ) -> Result<()> {
+        // A consumer for each reading: the end of a partition that an earlier one was told of must not end this one.
+        let consumer: BaseConsumer<LastReason> =
+            self.client.create_with_context(self.reason.clone()).context("set the Kafka consumer up")?;
         // The partitions not read to their end, with the offset to read next, and the end.
         let mut open: BTreeMap<i32, (i64, i64)> = BTreeMap::new();
         let mut list = TopicPartitionList::new();
@@ -166,14 +171,14 @@ impl Reader {
             open.insert(*partition, (*from, *to));
             list.add_partition_offset(topic, *partition, Offset::Offset(*from))?;
         }
-        self.consumer.assign(&list).with_context(|| format!("read topic {topic}"))?;
+        consumer.assign(&list).with_context(|| format!("read topic {topic}"))?;
         let mut heard = Instant::now();
         while !open.is_empty() {
             let mut messages = Vec::new();
             let mut ended = Vec::new();
             let mut timeout = POLL;
             while messages.len() < CHUNK {
-                match self.consumer.poll(timeout) {
+                match consumer.poll(timeout) {
                     None => break,
                     Some(Ok(message)) => {
                         heard = Instant::now();
@@ -204,7 +209,7 @@ impl Reader {
                 if open.remove(&partition).is_some() {
                     let mut list = TopicPartitionList::new();
                     list.add_partition(topic, partition);
-                    self.consumer.pause(&list).with_context(|| format!("stop reading topic {topic}"))?;
+                    consumer.pause(&list).with_context(|| format!("stop reading topic {topic}"))?;
                 }
             }
             if self.stop.load(Ordering::Relaxed) {
@@ -220,9 +225,7 @@ impl Reader {
                 );
             }
         }
-        // A pause would outlive the assignment, and the next reading with it.
-        self.consumer.resume(&list).with_context(|| format!("stop reading topic {topic}"))?;
-        self.consumer.unassign().with_context(|| format!("stop reading topic {topic}"))
+        Ok(())
     }
 
     /// Errors that librdkafka tells of while it goes on by itself pass; others do not.
@@ -249,10 +252,16 @@ impl Reader {
     fn explain(&self, error: KafkaError, doing: &str) -> anyhow::Error {
         // What librdkafka tells of waits until somebody polls.
         self.consumer.poll(Duration::from_millis(1));
-        match self.last_reason() {
-            Some(reason) => anyhow!("{doing}: {error} ({reason})"),
-            None => anyhow!("{doing}: {error}"),
-        }
+        let reason = self.last_reason().map_or_else(String::new, |reason| format!(" ({reason})"));
+        let hint = match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut,
+            ) => ": is it running, and are kafka.bootstrap_servers and kafka.security_protocol right?",
+            _ => "",
+        };
+        anyhow!("{doing}: {error}{reason}{hint}")
     }
 
     fn last_reason(&self) -> Option<String> {

@@ -51,7 +51,7 @@ impl Marks {
     /// Nothing known of any offset of the ranges.
     pub(super) fn new(ranges: &[Range]) -> Self {
         let partition = |range: &Range| {
-            let words = usize::try_from(range.len().div_ceil(64)).unwrap_or(usize::MAX);
+            let words = usize::try_from(range.offsets().div_ceil(64)).unwrap_or(usize::MAX);
             let bits = std::array::from_fn(|_| vec![0; words]);
             (range.partition, Partition { from: range.from, to: range.to, bits, deleted_below: range.from })
         };

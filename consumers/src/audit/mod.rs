@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::block_in_place,
@@ -49,7 +49,7 @@ use self::{
     progress::Progress,
     range::range,
     records::Records,
-    table::{Extent, IDS_AT_ONCE, Table},
+    table::{Extent, Table},
 };
 use crate::config::{Config, StartOffset, Topic};
 
@@ -58,6 +58,8 @@ use crate::config::{Config, StartOffset, Topic};
 const BASE_BYTES: u64 = 144 << 20;
 /// Fewer events in a pass would read the topic for ever.
 const LEAST_EVENTS_AT_ONCE: u64 = 100_000;
+
+const INTERRUPTED: &str = "interrupted; nothing is concluded from what was compared until then";
 
 /// How to look.
 #[derive(Clone, Copy, Debug)]
@@ -78,43 +80,37 @@ pub struct Options {
 /// A server cannot be reached, refuses, or falls silent; the memory is too small; it was interrupted. Nothing is
 /// concluded from what was compared until then.
 pub async fn audit(config: &Config, topics: &[&Topic], options: Options) -> Result<Report> {
-    let stop = Arc::new(AtomicBool::new(false));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let flag = Arc::clone(&stop);
-    // A task of its own: Kafka is read without awaiting, and looks at the flag.
-    let signalled = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        flag.store(true, Ordering::Relaxed);
-    });
+    let stop = Arc::new(AtomicBool::new(false));
     let progress = Progress::default();
     let telling = tokio::spawn({
         let progress = progress.clone();
         async move { progress.tell().await }
     });
-    let all = async {
-        let mut reports = Vec::new();
-        for topic in topics {
-            let audited = audit_topic(config, topic, options, &progress, &stop).await;
-            reports.push(audited.with_context(|| format!("topic {}", topic.spec.topic))?);
+    // A task of its own, for it blocks while it talks to Kafka.
+    let mut working = tokio::spawn({
+        let (config, stop) = (config.clone(), Arc::clone(&stop));
+        let topics: Vec<Topic> = topics.iter().map(|topic| (*topic).clone()).collect();
+        async move {
+            let mut reports = Vec::new();
+            for topic in &topics {
+                let audited = audit_topic(&config, topic, options, &progress, &stop).await;
+                reports.push(audited.with_context(|| format!("topic {}", topic.spec.topic))?);
+            }
+            Ok(Report { topics: reports })
         }
-        Ok(Report { topics: reports })
-    };
+    });
     let report = tokio::select! {
-        report = all => report,
-        _ = signalled => Err(anyhow::anyhow!("interrupted")),
+        report = &mut working => report.context("the audit itself failed")?,
+        _ = terminate.recv() => Err(anyhow!(INTERRUPTED)),
+        _ = interrupt.recv() => Err(anyhow!(INTERRUPTED)),
     };
+    stop.store(true, Ordering::Relaxed);
+    working.abort();
     telling.abort();
     // What it told last is wiped before anything else is said.
     _ = telling.await;
-    match report {
-        Err(_) if stop.load(Ordering::Relaxed) => {
-            bail!("interrupted; nothing is concluded from what was compared until then")
-        }
-        report => report,
-    }
+    report
 }
 
 async fn audit_topic(
@@ -143,7 +139,7 @@ async fn audit_topic(
 
     let ranges = ranges(&reader, &table, topic, options.wanted, &mut notes).await?;
     let window_ms = i64::try_from(topic.spec.dedup.window.as_millis()).unwrap_or(i64::MAX / 2);
-    let offsets: u64 = ranges.iter().map(Range::len).sum();
+    let offsets: u64 = ranges.iter().map(Range::offsets).sum();
     let passes = passes(offsets, options.max_memory as u64)?;
     let mut ledger = Ledger::new(&ranges, window_ms, options.samples);
     let mut dead_letters_repeated = 0;
@@ -268,7 +264,7 @@ fn dead_letters(
 /// How many offsets retention has deleted since this was last asked.
 fn deleted_meanwhile(reader: &Reader, topic: &str, ranges: &[Range], ledger: &mut Ledger) -> Result<i64> {
     let mut deleted = 0;
-    for range in ranges.iter().filter(|range| range.len() > 0) {
+    for range in ranges.iter().filter(|range| range.offsets() > 0) {
         let (low, _) = reader.watermarks(topic, range.partition)?;
         deleted += ledger.marks.deleted_below(range.partition, low);
     }
@@ -307,7 +303,7 @@ async fn resolve(
     progress.begin(format!("{what}: ids looked at one by one"), None);
     let mut at = 0;
     loop {
-        let (suspects, next) = bucket.suspects(at, IDS_AT_ONCE);
+        let (suspects, next) = bucket.suspects(at, table.ids_at_once());
         if suspects.is_empty() {
             return Ok(());
         }

@@ -52,7 +52,7 @@ pub struct Range {
 
 impl Range {
     /// Offsets that must be settled.
-    pub fn len(&self) -> u64 {
+    pub fn offsets(&self) -> u64 {
         u64::try_from(self.to - self.from).unwrap_or(0)
     }
 }

@@ -82,7 +82,7 @@ impl Report {
 impl TopicReport {
     /// Whether there was no offset that had to be settled.
     fn is_empty(&self) -> bool {
-        self.partitions.iter().all(|partition| partition.range.len() == 0)
+        self.partitions.iter().all(|partition| partition.range.offsets() == 0)
     }
 
     fn to_json(&self) -> Value {

@@ -29,8 +29,9 @@ const GENTLY: &[(&str, &str)] = &[
 ];
 /// The server lets this user change no settings: READONLY, SETTING_CONSTRAINT_VIOLATION.
 const SETTINGS_REFUSED: &[u32] = &[164, 452];
-/// Ids that are asked for by name in one query; 39 bytes each.
-pub(super) const IDS_AT_ONCE: usize = 100_000;
+/// Ids that are asked for by name in one query, 39 bytes each; the second, if the server does not take settings, fit into
+/// its own limit for the text of a query, 256 KiB.
+const IDS_AT_ONCE: (usize, usize) = (100_000, 6_000);
 /// Up to so many rows in the range, the server is asked to keep their ids (some 50 bytes each) and to send only rows of
 /// these; beyond, it sends every row that was inserted in the time concerned.
 const KEPT_BY_SERVER: u64 = 1_000_000;
@@ -108,6 +109,11 @@ impl Table {
     /// Whether the server takes the settings that keep queries small.
     pub(super) fn is_gentle(&self) -> bool {
         self.gently
+    }
+
+    /// Ids that may be asked for at once.
+    pub(super) fn ids_at_once(&self) -> usize {
+        if self.gently { IDS_AT_ONCE.0 } else { IDS_AT_ONCE.1 }
     }
 
     /// The rule by which the table lets rows go, if it has one.
@@ -196,7 +202,7 @@ impl Table {
         .await
     }
 
-    /// All rows of some ids, at most [`IDS_AT_ONCE`], sorted by id.
+    /// All rows of some ids, at most [`Table::ids_at_once`], sorted by id.
     ///
     /// # Errors
     /// Those of the server; its silence.
@@ -271,7 +277,7 @@ impl Table {
 }
 
 fn in_ranges(ranges: &[Range]) -> String {
-    let ranges = ranges.iter().filter(|range| range.len() > 0).map(|Range { partition, from, to, .. }| {
+    let ranges = ranges.iter().filter(|range| range.offsets() > 0).map(|Range { partition, from, to, .. }| {
         format!("{PARTITION_COLUMN} = {partition} AND {OFFSET_COLUMN} >= {from} AND {OFFSET_COLUMN} < {to}")
     });
     let all = ranges.collect::<Vec<_>>().join(" OR ");
