@@ -29,7 +29,7 @@ pub use self::{
 };
 pub(crate) use self::{
     problem::{did_you_mean, nearest},
-    units::parse_duration,
+    units::{parse_duration, parse_size},
 };
 
 use self::reader::{Context, Section};
