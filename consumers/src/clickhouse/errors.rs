@@ -33,7 +33,6 @@ const CANCELLED: &[u32] = &[394, 735];
 const UNKNOWN_STATUS_OF_INSERT: u32 = 319;
 
 const AUTH: &[u32] = &[
-    164, // READONLY
     192, // UNKNOWN_USER
     193, // WRONG_PASSWORD
     194, // REQUIRED_PASSWORD
@@ -44,6 +43,7 @@ const AUTH: &[u32] = &[
 
 const RETRY: &[u32] = &[
     159, // TIMEOUT_EXCEEDED
+    164, // READONLY: a server or user that is read-only for maintenance; one without the right to write is told by 497
     201, // QUOTA_EXCEEDED
     202, // TOO_MANY_SIMULTANEOUS_QUERIES
     203, // NO_FREE_CONNECTION
@@ -100,6 +100,18 @@ pub fn is_connect(error: &Error) -> bool {
         return false;
     };
     source.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
+}
+
+/// Value of the `code` label: the server's own code, or how the way to it failed. It takes few values.
+pub fn label(error: &Error) -> String {
+    match (code(error), error) {
+        (Some(code), _) => code.to_string(),
+        (None, error) if is_connect(error) => "connect".to_owned(),
+        (None, Error::TimedOut) => "timeout".to_owned(),
+        (None, Error::Network(_)) => "network".to_owned(),
+        (None, Error::BadResponse(_)) => "http".to_owned(),
+        (None, _) => "other".to_owned(),
+    }
 }
 
 /// `Code: 395. DB::Exception: …`, which is how every error of the server begins; the crate keeps the text only.

@@ -6,4 +6,6 @@ mod check;
 mod migrate;
 mod operators;
 mod protocol;
+mod small;
+mod topic_life;
 mod world;

@@ -14,9 +14,9 @@ use millrace_consumers::{
         insert::{Inserter, Outcome},
         table::describe,
     },
-    config::{Config, StartOffset},
+    config::{Config, LostPosition, StartOffset},
     kafka::source::Source,
-    takeover::{Held, Request, TakeOver, TakenOver},
+    takeover::{Held, Ids, Request, TakeOver, TakenOver},
 };
 use millrace_pipeline::{
     batch::{Batch, Progress, Trigger},
@@ -216,15 +216,40 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
 
     let source = Source::subscribe(&config.kafka, topic).unwrap();
     let take_over = TakeOver {
-        client: world.client.clone(),
         claims: claims(&world, "me"),
-        table: world.qualified("orders"),
-        id_column: "event_id".into(),
-        window: WINDOW,
-        max_ids: 1000,
+        ids: Ids {
+            client: world.client.clone(),
+            topic: topic.clone(),
+            table: world.qualified("orders"),
+            id_column: "event_id".into(),
+            window: WINDOW,
+            unacknowledged_rows: 1,
+        },
+        topic: topic.clone(),
         start: StartOffset::Earliest,
+        on_lost_position: LostPosition::Resume,
         kafka_timeout: TIMEOUT,
     };
+    let take_over = Arc::new(take_over);
+    let taken = take_over_all(&take_over, &source, 1000).await;
+    assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
+    let index = &taken[0].index;
+    assert!(index.contains(recent), "inside the window");
+    assert!(index.contains(uncommitted), "past the committed offset, however old");
+    assert!(!index.contains(old), "outside the window and committed");
+    assert_eq!(index.len(), 2);
+
+    // With room for one, what is past the committed offset comes first, and of that what was ingested last.
+    let last = Uuid::from_u128(4);
+    let insert = "INSERT INTO {db}.orders (event_id, _partition, _offset, _ingested_at) VALUES";
+    world.sql(&format!("{insert} ('{last}', 0, 6, now64(3) - toIntervalDay(2))")).await;
+    let taken = take_over_all(&take_over, &source, 1).await;
+    assert_eq!((taken[0].epoch, taken[0].index.len()), (2, 1));
+    assert!(taken[0].index.contains(last.as_u128()));
+    world.clean_up().await;
+}
+
+async fn take_over_all(take_over: &Arc<TakeOver>, source: &Source, room: usize) -> Vec<TakenOver> {
     let taken: Arc<Mutex<Vec<TakenOver>>> = Arc::default();
     let ready = {
         let taken = Arc::clone(&taken);
@@ -233,16 +258,9 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     let new_index = || PartitionIndex::new(WINDOW, 1 << 20);
     let held = Held::default();
     held.set([0].into_iter());
-    let request = Request { attempt: 1, partitions: vec![0, 1], held };
-    Arc::new(take_over).run(request, source.reader(), new_index, || 1_000_000_000, ready).await;
-    let taken = std::mem::take(&mut *taken.lock().unwrap());
-    assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
-    let index = &taken[0].index;
-    assert!(index.contains(recent), "inside the window");
-    assert!(index.contains(uncommitted), "past the committed offset, however old");
-    assert!(!index.contains(old), "outside the window and committed");
-    assert_eq!(index.len(), 2);
-    world.clean_up().await;
+    let request = Request { attempt: 1, partitions: vec![0, 1], held, room };
+    Arc::clone(take_over).run(request, source.reader(), new_index, || 1_000_000_000, ready).await.unwrap();
+    std::mem::take(&mut *taken.lock().unwrap())
 }
 
 async fn produce(config: &Config, topic: &str, records: usize) {
