@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
+mod clickhouse_faults;
 mod migrate;
 mod operators;
 mod protocol;

@@ -8,6 +8,7 @@ use std::{
 
 use arrow_array::{ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use clickhouse::Client;
 use millrace_consumers::{
     clickhouse::{
         claims::Claims,
@@ -35,19 +36,24 @@ use crate::world::World;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-fn claims(world: &World, owner: &str) -> Claims {
+pub(crate) fn claims(world: &World, owner: &str) -> Claims {
     Claims::new(world.client.clone(), world.qualified("claims"), "orders", owner, TIMEOUT)
 }
 
 async fn inserter(world: &World, claims: &Claims) -> Inserter {
+    inserter_with(world, world.client.clone(), claims).await
+}
+
+/// An inserter that speaks through `client`.
+pub(crate) async fn inserter_with(world: &World, client: Client, claims: &Claims) -> Inserter {
     let table = describe(&world.client, &world.database, "orders", TIMEOUT).await.unwrap().unwrap();
     let columns = ["event_id", "timestamp", "_partition", "_offset"].map(str::to_owned);
     let table_name = world.qualified("orders");
-    Inserter::new(world.client.clone(), claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
+    Inserter::new(client, claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
 }
 
 /// Rows of one partition with offsets from 0, their times spread over `months`.
-fn rows(count: usize, months: i64) -> RecordBatch {
+pub(crate) fn rows(count: usize, months: i64) -> RecordBatch {
     const MONTH_MS: i64 = 31 * 86_400_000;
     let ids = (0..count).map(|_| Uuid::new_v4().into_bytes());
     let times = (0..count as i64).map(|row| 1_700_000_000_000 + row % months * MONTH_MS);
@@ -63,7 +69,7 @@ fn rows(count: usize, months: i64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap()
 }
 
-fn batch(rows: RecordBatch, epoch: u64) -> Batch {
+pub(crate) fn batch(rows: RecordBatch, epoch: u64) -> Batch {
     let next_offset = rows.num_rows() as i64;
     Batch {
         seq: 0,
@@ -84,7 +90,7 @@ impl World {
         self.client.query_raw(&what.replace("{db}", &self.database)).fetch_one().await.unwrap()
     }
 
-    async fn rows_landed(&self) -> u64 {
+    pub(crate) async fn rows_landed(&self) -> u64 {
         self.count("SELECT count() FROM {db}.orders").await
     }
 }
