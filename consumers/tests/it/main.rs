@@ -4,7 +4,10 @@
 
 mod audit;
 mod check;
+mod clickhouse_faults;
 mod migrate;
 mod operators;
 mod protocol;
+mod small;
+mod topic_life;
 mod world;
