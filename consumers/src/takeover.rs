@@ -6,7 +6,7 @@ mod start;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -187,10 +187,13 @@ impl TakeOver {
     ) -> Result<Result<BTreeMap<i32, (Start, Position)>>, Stopped> {
         let asked = async {
             let (reader, wanted, timeout) = (reader.clone(), partitions.to_vec(), self.kafka_timeout);
+            let begun = Instant::now();
             let positions = tokio::task::spawn_blocking(move || reader.positions(&wanted, timeout))
                 .await
                 .context("ask Kafka where partitions stand")?
                 .context("ask Kafka where partitions stand")?;
+            let seconds = begun.elapsed().as_secs_f64();
+            tracing::debug!(topic = self.topic, ?partitions, seconds, "it is known where partitions stand");
             let uncommitted = positions.values().any(|position| position.committed.is_none());
             let landed = if uncommitted { self.ids.landed().await? } else { BTreeMap::new() };
             anyhow::Ok((positions, landed))

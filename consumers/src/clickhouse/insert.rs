@@ -222,6 +222,13 @@ impl Inserter {
         trouble.clone().filter(|_| !closed)
     }
 
+    /// ClickHouse has just answered somebody else: whoever is next may try at once, and nothing is told of earlier trouble,
+    /// which nobody might disprove if nothing is left to be inserted.
+    pub fn answered(&self) {
+        self.with_breaker(|breaker, _| breaker.succeeded());
+        self.set_trouble(None);
+    }
+
     fn set_trouble(&self, error: Option<&Error>) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error.map(one_line);
     }

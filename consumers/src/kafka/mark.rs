@@ -119,9 +119,9 @@ pub(super) fn read_at(
         .set("client.id", "millrace-mark")
         .set("enable.partition.eof", "true")
         .set("statistics.interval.ms", "0")
-        // One record of each partition is wanted.
+        // One record of each partition is wanted. A fetch must hold a batch of the producer whole: of one that is larger, a
+        // broker returns nothing as long as other partitions have something.
         .set("queued.min.messages", "1")
-        .set("fetch.message.max.bytes", "65536")
         .set("fetch.wait.max.ms", "50");
     let consumer: BaseConsumer<Telling> =
         client.create_with_context(Telling { role: "mark" }).context("set the consumer of single records up")?;
@@ -137,6 +137,10 @@ pub(super) fn read_at(
         }
         match consumer.poll(POLL) {
             Some(Ok(message)) if wanted.remove(&message.partition()) => {
+                // The others are waiting for their turn.
+                let mut answered = TopicPartitionList::new();
+                answered.add_partition(topic, message.partition());
+                consumer.pause(&answered)?;
                 found.insert(message.partition(), Some(Mark::of(&message)));
             }
             Some(Err(KafkaError::PartitionEOF(partition))) if wanted.remove(&partition) => {

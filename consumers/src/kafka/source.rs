@@ -54,7 +54,7 @@ pub enum Rebalance {
 #[derive(Debug, Default)]
 pub struct Rebalances {
     queue: Mutex<VecDeque<Rebalance>>,
-    /// End of each partition, as last heard from the broker.
+    /// End of each partition, as last heard of.
     ends: Mutex<BTreeMap<i32, i64>>,
     closing: AtomicBool,
 }
@@ -72,7 +72,10 @@ impl ClientContext for Rebalances {
         let partitions = statistics.topics.values().flat_map(|topic| &topic.partitions);
         let ends = partitions.filter(|(_, partition)| partition.hi_offset >= 0);
         let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(ends.map(|(partition, state)| (*partition, state.hi_offset)));
+        for (partition, state) in ends {
+            // Of a partition that is not fetched librdkafka repeats what it last knew: less than has been asked for since.
+            known.entry(*partition).and_modify(|end| *end = state.hi_offset.max(*end)).or_insert(state.hi_offset);
+        }
     }
 }
 
@@ -243,7 +246,7 @@ impl Source {
         }
     }
 
-    /// End of a partition as librdkafka last heard of it, without asking the broker.
+    /// End of a partition as last heard of, without asking the broker.
     pub fn known_high(&self, partition: i32) -> Option<i64> {
         self.reader.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }

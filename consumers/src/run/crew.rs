@@ -35,6 +35,8 @@ use crate::{
 };
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
+/// Without an insert acknowledged for so long while all are in use, ClickHouse counts as taking no rows.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for one answer of Kafka while the logs are looked at.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -174,12 +176,12 @@ impl Crew {
     }
 
     /// Looks, on a thread that may block, whether the logs of partitions are still those that the marks are of, and how
-    /// far partitions reach that are not being fetched; the worker is told what was found, if only that it was nothing.
-    pub(super) fn look(&self, marks: BTreeMap<i32, Mark>, unfetched: Vec<i32>, reader: Reader) {
+    /// far those that are held reach; the worker is told what was found, if only that it was nothing.
+    pub(super) fn look(&self, marks: BTreeMap<i32, Mark>, held: Vec<i32>, reader: Reader) {
         let (tell, topic) = (self.tell.clone(), self.topic.clone());
         self.runtime.spawn_blocking(move || {
             let looked = reader.look(&marks, LOOK_TIMEOUT).and_then(|seen| {
-                reader.ends(&unfetched, LOOK_TIMEOUT)?;
+                reader.ends(&held, LOOK_TIMEOUT)?;
                 Ok(seen)
             });
             let seen = looked.unwrap_or_else(|error| {
@@ -255,10 +257,18 @@ impl Crew {
         gauge!(names::LAG, &labels).set(events as f64);
     }
 
-    pub(super) fn set_ready(&self, complete: bool, settled: bool) {
+    /// Why ClickHouse takes no rows, as far as that is known by now; `blocked` is for how long no insert was free.
+    pub(super) fn trouble(&self, blocked: Option<Duration>) -> Option<String> {
+        self.inserter.trouble().or_else(|| {
+            let seconds = blocked.filter(|blocked| *blocked >= PATIENCE)?.as_secs();
+            Some(format!("no insert has been acknowledged for {seconds} s"))
+        })
+    }
+
+    pub(super) fn set_ready(&self, complete: bool, settled: bool, trouble: Option<String>) {
         if !complete {
             self.health.not_ready(format!("topic {}: reference topics are still being read", self.topic));
-        } else if let Some(trouble) = self.inserter.trouble() {
+        } else if let Some(trouble) = trouble {
             self.health.not_ready(format!("topic {}: ClickHouse takes no rows: {trouble}", self.topic));
         } else if !settled {
             self.health.not_ready(format!("topic {}: partitions are being taken over", self.topic));

@@ -19,6 +19,8 @@ use crate::kafka::mark::{Mark, Seen};
 /// How often the logs are looked at. However late another log is noticed, nothing of it is lost, as long as retention
 /// has not passed the mark.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often the ends of partitions are asked for while some are not fetched: librdkafka hears of them as it fetches.
+const ASK_ENDS_EVERY: Duration = Duration::from_secs(5);
 /// How often the last record of a chunk is noted.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,7 @@ pub(super) struct Logs {
     marks: BTreeMap<i32, Marks>,
     noted: Instant,
     looked: Instant,
+    asked_ends: Instant,
     looking: bool,
 }
 
@@ -41,7 +44,7 @@ struct Marks {
 
 impl Logs {
     pub(super) fn new(now: Instant) -> Self {
-        Self { marks: BTreeMap::new(), noted: now, looked: now, looking: false }
+        Self { marks: BTreeMap::new(), noted: now, looked: now, asked_ends: now, looking: false }
     }
 
     /// A partition is read from now on; `mark` is in its log.
@@ -76,12 +79,18 @@ impl Logs {
         self.marks.get(&partition)?.known
     }
 
-    /// The marks to look at, if it is time to.
-    fn due(&mut self, now: Instant) -> Option<BTreeMap<i32, Mark>> {
-        if self.looking || now.duration_since(self.looked) < LOOK_EVERY {
+    /// The marks to look at, perhaps none, if it is time to look at something.
+    fn due(&mut self, all_fetched: bool, now: Instant) -> Option<BTreeMap<i32, Mark>> {
+        let look = now.duration_since(self.looked) >= LOOK_EVERY;
+        let ask_ends = !all_fetched && now.duration_since(self.asked_ends) >= ASK_ENDS_EVERY;
+        if self.looking || !(look || ask_ends) {
             return None;
         }
-        (self.looking, self.looked) = (true, now);
+        (self.looking, self.asked_ends) = (true, now);
+        if !look {
+            return Some(BTreeMap::new());
+        }
+        self.looked = now;
         self.marks.values_mut().for_each(|marks| marks.next = marks.latest);
         Some(self.marks.iter().filter_map(|(partition, marks)| Some((*partition, marks.known?))).collect())
     }
@@ -109,12 +118,10 @@ impl Logs {
 impl Worker {
     /// Has the logs looked at, if it is time to.
     pub(super) fn look_at_logs(&mut self) {
-        if let Some(marks) = self.logs.due(Instant::now()) {
-            let held = self.pipeline.assignment().held();
-            // librdkafka hears of the end of a partition while it fetches it.
-            let unfetched =
-                if self.paused || !self.pipeline.assignment().settled() { held.collect() } else { Vec::new() };
-            self.crew.look(marks, unfetched, self.source.reader());
+        let all_fetched = !self.paused && self.pipeline.assignment().settled();
+        if let Some(marks) = self.logs.due(all_fetched, Instant::now()) {
+            let held = self.pipeline.assignment().held().collect();
+            self.crew.look(marks, held, self.source.reader());
         }
     }
 
@@ -156,18 +163,27 @@ mod tests {
         logs.start(0, Some(Mark::of(&record(0, 9))));
         logs.note(&[record(0, 10), record(0, 11)], after(2));
         assert_eq!(logs.mark(0).map(|mark| mark.offset), Some(9));
-        assert!(logs.due(after(29)).is_none());
-        let marks = logs.due(after(30)).unwrap();
+        assert!(logs.due(true, after(29)).is_none());
+        let marks = logs.due(true, after(30)).unwrap();
         assert_eq!(marks[&0].offset, 9);
-        assert!(logs.due(after(90)).is_none(), "one look at a time");
+        assert!(logs.due(false, after(90)).is_none(), "one look at a time");
         // What is read while the look is under way may be of another log.
         logs.note(&[record(0, 12)], after(31));
         assert!(logs.looked(&seen(&marks, Seen::Same)).is_empty());
         assert_eq!(logs.mark(0).map(|mark| mark.offset), Some(11));
 
-        let marks = logs.due(after(60)).unwrap();
+        let marks = logs.due(true, after(60)).unwrap();
         assert_eq!(logs.looked(&seen(&marks, Seen::Other)), [0]);
         assert_eq!(logs.mark(0).map(|mark| mark.offset), Some(11), "the take-over must find what was found here");
+    }
+
+    #[test]
+    fn ends_are_asked_for_while_something_is_not_fetched() {
+        let begun = Instant::now();
+        let mut logs = Logs::new(begun);
+        logs.start(0, Some(Mark::of(&record(0, 9))));
+        assert_eq!(logs.due(true, begun + ASK_ENDS_EVERY), None);
+        assert_eq!(logs.due(false, begun + ASK_ENDS_EVERY), Some(BTreeMap::new()));
     }
 
     #[test]
@@ -175,7 +191,7 @@ mod tests {
         let begun = Instant::now();
         let mut logs = Logs::new(begun);
         logs.start(0, Some(Mark::of(&record(0, 9))));
-        let marks = logs.due(begun + LOOK_EVERY).unwrap();
+        let marks = logs.due(true, begun + LOOK_EVERY).unwrap();
         logs.start(0, None);
         assert!(logs.looked(&seen(&marks, Seen::Other)).is_empty());
         logs.note(&[record(0, 3), record(1, 4)], begun);

@@ -46,7 +46,7 @@ impl Worker {
                     tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
                     if !lost {
                         // While ClickHouse takes nothing, waiting would only hold the group up.
-                        let hopeless = self.crew.inserter.trouble().is_some();
+                        let hopeless = self.trouble().is_some();
                         let patience = if hopeless { Duration::ZERO } else { REVOKE_DRAIN };
                         self.drain(patience.min(self.crew.settings.drain_timeout))?;
                     }
@@ -137,6 +137,12 @@ impl Worker {
         for at in progress.iter().filter_map(|one| self.awaited.remove(&one.partition)) {
             histogram!(names::FIRST_ROW, "topic" => self.crew.topic.clone()).record(at.elapsed().as_secs_f64());
         }
+    }
+
+    /// Why ClickHouse takes no rows.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let full = self.in_flight >= self.crew.settings.inserts_in_flight;
+        self.crew.trouble(self.blocked_since.filter(|_| full).map(|since| since.elapsed()))
     }
 
     /// Lands everything that was read, or as much as the time allows.

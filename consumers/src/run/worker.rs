@@ -299,7 +299,10 @@ impl Worker {
 
     fn act(&mut self, told: Told) {
         match told {
-            Told::TakenOver(taken_over) => self.starting.push_back(taken_over),
+            Told::TakenOver(taken_over) => {
+                self.crew.inserter.answered();
+                self.starting.push_back(taken_over);
+            }
             Told::Durable { seq } => {
                 self.in_flight -= 1;
                 let committable = self.pipeline.durable(seq);
@@ -370,7 +373,7 @@ impl Worker {
         self.assigned_at.retain(|attempt, _| assignment.is_pending(*attempt));
         self.crew.keep_jobs(|attempt| assignment.is_pending(attempt));
         self.positions.extend(assignment.running());
-        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled());
+        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled(), self.trouble());
         self.crew.observe(&self.positions, &self.source, self.pipeline.dedup_ids(), self.in_flight);
         self.look_at_logs();
     }
