@@ -1,5 +1,4 @@
-mod log;
-mod model;
+mod sim;
 mod world;
 
 use arrow_array::{StringArray, cast::AsArray, types::Int32Type};
