@@ -64,7 +64,7 @@ impl Sim {
         self.remove(slot, false);
     }
 
-    fn leave(&mut self, slot: usize) {
+    pub(super) fn leave(&mut self, slot: usize) {
         let Self { world, processes, .. } = self;
         if let Some(process) = processes[slot].as_mut().filter(|process| process.draining.is_none()) {
             process.leave(world);

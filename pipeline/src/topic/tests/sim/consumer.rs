@@ -123,6 +123,12 @@ impl Process {
         !self.commits.is_empty() || self.told.iter().any(|told| matches!(told, Told::Durable { .. }))
     }
 
+    /// Whether nothing is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        let held = self.pipeline.deadline().is_some() || self.pipeline.is_waiting() || self.pipeline.in_flight();
+        !held && self.inserts.is_empty() && self.told.is_empty() && self.noted.is_empty() && self.draining.is_none()
+    }
+
     /// A step of the worker's thread.
     pub(super) fn work(&mut self, world: &mut World) {
         if self.draining.is_some() {

@@ -17,7 +17,7 @@ pub(super) struct Draining {
     partitions: Vec<i32>,
     until: Millis,
     /// The process leaves when it is drained.
-    pub(super) leaving: bool,
+    leaving: bool,
 }
 
 impl Process {
@@ -89,6 +89,10 @@ impl Process {
             self.commit_all(world);
             self.give_up(&partitions, world);
         }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.leaving)
     }
 
     /// Whether the process has drained and may go.
