@@ -49,6 +49,8 @@ pub(super) struct Query {
     /// Whether the server has all of its body.
     pub(super) whole: bool,
     pub(super) killed: bool,
+    /// Until when it only runs: a slow disk, a merge in its way.
+    pub(super) slow_until: Millis,
     /// Whether all of its claims stood when its fence was evaluated.
     pub(super) claimed: bool,
     /// Months that have not landed, and whether any has.
@@ -180,6 +182,9 @@ impl World {
                 query.claimed = !self.protocol.fence
                     || query.progress.iter().all(|one| self.oracle.stands(one.partition, (one.epoch, query.owner)));
                 query.stage = Stage::LetIn;
+                if faulty && self.random.one_in(4) {
+                    query.slow_until = now + self.random.between(1_000, LONGEST_RUN_MS);
+                }
             }
             Stage::LetIn if query.killed && self.random.one_in(2) => self.finish(at, Answer::Failed, "is killed"),
             Stage::LetIn if !query.whole => {
@@ -192,6 +197,7 @@ impl World {
                     self.finish(at, Answer::Failed, "waited too long for its body");
                 }
             }
+            Stage::LetIn if now < query.slow_until => {}
             Stage::LetIn if age > LONGEST_RUN_MS => self.finish(at, Answer::Failed, "ran too long"),
             Stage::LetIn if faulty && self.random.one_in(20) => {
                 self.faults.count(Fault::ErrorWithStatus200);

@@ -114,6 +114,7 @@ impl Insert {
             since: world.now,
             whole: !world.random.one_in(3),
             killed: false,
+            slow_until: 0,
             claimed: false,
             months,
             begun: false,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::{super::*, world::WAIT},
-    Conditions, Protocol,
+    Case,
     clickhouse::Server,
     consumer::{Process, Settings},
     faults::{Fault, Faults},
@@ -21,13 +21,15 @@ const STEPS: usize = 3000;
 const ROUNDS: usize = 1200;
 const ROUND_MS: Millis = 500;
 const SLOTS: usize = 4;
+/// Large against a run, and against jumps of the server's clock.
+const WINDOW_MS: Millis = 24 * 3_600_000;
 const SESSION_TIMEOUT_MS: Millis = 10_000;
 const MAX_POLL_INTERVAL_MS: Millis = 30_000;
 
 /// Everything but the consumers.
 pub(super) struct World {
     pub(super) random: Random,
-    pub(super) protocol: Protocol,
+    pub(super) protocol: super::Protocol,
     pub(super) torn_commits: bool,
     pub(super) short_memory: bool,
     pub(super) policy: MissPolicy,
@@ -75,21 +77,21 @@ pub(super) struct Sim {
 }
 
 impl Sim {
-    pub(super) fn new(seed: u64, protocol: Protocol, conditions: Conditions, tracing: bool) -> Self {
+    pub(super) fn new(seed: u64, case: &Case, tracing: bool) -> Self {
         let mut random = Random(seed);
         let partitions = 1 + random.below(4);
         let policy = [MissPolicy::Null, WAIT, MissPolicy::DeadLetter][random.below(3)];
         let customers = random.below(CUSTOMERS + 1);
         let strict = policy == MissPolicy::DeadLetter;
         let consumers = 1 + random.below(SLOTS);
-        let calm = [10, 25, 60, 150][random.below(4)];
+        let calm = [15, 40, 100, 250][random.below(4)];
         let world = World {
             random,
-            protocol,
-            torn_commits: conditions.torn_commits,
-            short_memory: conditions.short_memory,
+            protocol: case.protocol,
+            torn_commits: case.torn_commits,
+            short_memory: case.short_memory,
             policy,
-            window_ms: conditions.window_ms,
+            window_ms: WINDOW_MS,
             now: 0,
             faulty: true,
             kafka: Kafka::new(partitions),

@@ -114,11 +114,11 @@ impl TakeOver {
             Stage::Quieting(claimed) => {
                 let partitions: Vec<i32> = claimed.iter().map(|(partition, _)| *partition).collect();
                 let mut running = 0;
-                for query in world.server.running(&partitions) {
+                for query in world.server.running(&partitions).filter(|_| world.protocol.quiet) {
                     query.killed = true;
                     running += 1;
                 }
-                if running > 0 && world.protocol.quiet {
+                if running > 0 {
                     world
                         .say(|| format!("{:x} waits for {running} inserts that hold one of {partitions:?}", who.owner));
                     return (false, None);
