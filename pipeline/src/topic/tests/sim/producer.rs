@@ -92,9 +92,8 @@ impl Producer {
     }
 
     pub(super) fn repeat(&mut self, from: usize, world: &mut World) {
-        for event in self.sent[from..].to_vec() {
-            self.append(event, world);
-        }
+        let again = self.sent[from..].to_vec();
+        again.into_iter().for_each(|event| self.append(event, world));
     }
 
     fn append(&mut self, event: usize, world: &mut World) {
