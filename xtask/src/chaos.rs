@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     cargo::{self, Programs},
     interrupt::Interrupt,
-    stack::{DataDir, Options, Stack},
+    stack::{DataDir, Options, Stack, tools},
 };
 
 /// Inject faults into real parts, and prove that every event still lands exactly once
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let status = Command::new(programs.path("millrace-chaos")).arg("--list").status();
         return exit_code(status.context("start millrace-chaos")?);
     }
-    let programs = build()?;
+    let programs = build(args.install_missing)?;
     let stack = Stack::up(&Options {
         dir: DataDir::path_in_clone(Some("chaos"))?,
         fresh: true,
@@ -83,11 +83,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     exit_code(status)
 }
 
-/// Builds everything that the cases start.
+/// Builds everything that the cases start, after a look for the tools that they need.
 ///
 /// # Errors
-/// If cargo fails.
-pub(crate) fn build() -> Result<Programs> {
+/// If a tool is missing, or cargo fails.
+pub(crate) fn build(install_missing: bool) -> Result<Programs> {
+    tools::require_for_chaos(install_missing || cargo::in_ci())?;
     cargo::build_faulty()?;
     cargo::build(&["millrace-consumers", "millrace-bench", "millrace-chaos"])
 }

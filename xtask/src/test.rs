@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !args.unit {
         say("a stack for the tests, with fresh data");
         cargo::build(&["millrace-producers"])?;
-        let programs = chaos::build()?;
+        let programs = chaos::build(args.install_missing)?;
         let stack = Stack::up(&Options {
             dir: DataDir::path_in_clone(Some("test"))?,
             fresh: true,

@@ -13,9 +13,7 @@
 )]
 
 mod delivery;
-mod restarts;
-mod rebalances;
-mod zombies;
+mod duplicates;
 mod clickhouse_faults;
 mod registry_faults;
 mod refusals;

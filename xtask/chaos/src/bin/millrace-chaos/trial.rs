@@ -44,6 +44,13 @@ impl Trial {
         self.generators.push(generator);
     }
 
+    /// SIGKILL for the producer of the last load. What it sent has no manifest: send all of it again, with the same
+    /// arguments, and let it be without poison.
+    pub(crate) fn kill_generator(&mut self) {
+        drop(self.generators.pop().expect("a load was started"));
+        self.faults += 1;
+    }
+
     /// Whether the last load is still being sent.
     pub(crate) fn is_loading(&mut self) -> bool {
         self.generators.last_mut().is_some_and(Generator::is_sending)
@@ -92,11 +99,6 @@ impl Trial {
         if !holds && self.without.is_none() {
             self.failures.push(what.into());
         }
-    }
-
-    /// The guard that is left out.
-    pub(crate) fn without(&self) -> Option<Guard> {
-        self.without
     }
 
     /// The last fault is over: recovery begins.

@@ -1,6 +1,12 @@
 //! The matrix: each fault as a case.
 
+mod again;
+mod clocks;
 mod crashes;
+mod leaving;
+mod members;
+mod random;
+mod zombies;
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -20,7 +26,18 @@ pub(crate) struct Case {
 
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
-    let mut all: Vec<Case> = [crashes::cases()].into_iter().flatten().collect();
+    let mut all: Vec<Case> = [
+        crashes::cases(),
+        members::cases(),
+        zombies::cases(),
+        again::cases(),
+        clocks::cases(),
+        leaving::cases(),
+        random::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     all.sort_by_key(|case| case.number);
     all
 }
