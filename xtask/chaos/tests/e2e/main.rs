@@ -16,6 +16,5 @@ mod delivery;
 mod restarts;
 mod rebalances;
 mod zombies;
-mod clickhouse_faults;
 mod registry_faults;
 mod refusals;

@@ -32,13 +32,13 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// For as long as the load lasts, or the time that is given.
-fn goes_on(trial: &mut Trial, begun: Instant) -> bool {
+pub(super) fn goes_on(trial: &mut Trial, begun: Instant) -> bool {
     let in_time = trial.time.is_none_or(|time| begun.elapsed() < time);
     in_time && trial.is_loading()
 }
 
 /// The load of a case that has `trial.time`: as long as that.
-fn load_for(trial: &Trial, load: Load) -> Load {
+pub(super) fn load_for(trial: &Trial, load: Load) -> Load {
     match trial.time {
         None => load,
         Some(time) => Load { events: (load.rate as f64 * time.as_secs_f64()) as u64, ..load },

@@ -1,6 +1,8 @@
 //! The matrix: each fault as a case.
 
 mod crashes;
+mod inserts;
+mod half_applied;
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -20,7 +22,8 @@ pub(crate) struct Case {
 
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
-    let mut all: Vec<Case> = [crashes::cases()].into_iter().flatten().collect();
+    let mut all: Vec<Case> =
+        [crashes::cases(), inserts::cases(), half_applied::cases()].into_iter().flatten().collect();
     all.sort_by_key(|case| case.number);
     all
 }
