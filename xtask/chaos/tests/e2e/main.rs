@@ -14,6 +14,5 @@
 
 mod delivery;
 mod duplicates;
-mod clickhouse_faults;
 mod registry_faults;
 mod refusals;

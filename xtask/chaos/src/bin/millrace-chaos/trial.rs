@@ -1,5 +1,6 @@
 //! One run of a case: its world, what it did, and the judgement.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(crate) struct Trial {
     without: Option<Guard>,
     generators: Vec<Generator>,
     running: Vec<Millrace>,
+    /// Ways that running processes go.
+    ways: Vec<Box<dyn Any>>,
     healed: Option<Instant>,
     faults: u64,
     sigkills: u64,
@@ -111,6 +114,11 @@ impl Trial {
         self.running.push(process);
     }
 
+    /// Leaves a way to a part as it is for the end of the trial.
+    pub(crate) fn lasts(&mut self, way: impl Any) {
+        self.ways.push(Box::new(way));
+    }
+
     /// Lets everything land, and compares it with what was sent.
     fn judge(mut self) -> Row {
         let healed = *self.healed.get_or_insert_with(Instant::now);
@@ -172,6 +180,7 @@ pub(crate) fn run(case: &Case, seed: u64, without: Option<Guard>, time: Option<D
             without,
             generators: Vec::new(),
             running: Vec::new(),
+            ways: Vec::new(),
             healed: None,
             faults: 0,
             sigkills: 0,

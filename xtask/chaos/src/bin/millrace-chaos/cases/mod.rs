@@ -7,6 +7,8 @@ mod leaving;
 mod members;
 mod random;
 mod zombies;
+mod inserts;
+mod half_applied;
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -34,6 +36,8 @@ pub(crate) fn all() -> Vec<Case> {
         clocks::cases(),
         leaving::cases(),
         random::cases(),
+        inserts::cases(),
+        half_applied::cases(),
     ]
     .into_iter()
     .flatten()
