@@ -16,6 +16,7 @@ pub mod stack;
 pub mod kafka;
 pub mod config;
 pub mod process;
+pub mod parts;
 pub mod proxy;
 pub mod wire;
 pub mod world;
