@@ -102,6 +102,13 @@ impl Millrace {
         self.child.id()
     }
 
+    /// The most memory it has had resident so far, in MiB.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process that runs");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     /// SIGKILL, and gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -8,6 +8,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::kafka::{Kafka, Offsets, TIMEOUT, consumer, wait_for};
@@ -89,6 +90,38 @@ impl Kafka {
     /// Commits for the group, of which nobody may be a member.
     pub fn commit(&self, commits: &TopicPartitionList) {
         self.onlooker.commit(commits, CommitMode::Sync).unwrap();
+    }
+
+    /// Commits these offsets and no words for the group, of which nobody may be a member.
+    pub fn commit_offsets(&self, topic: &str, offsets: &Offsets) {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).unwrap();
+        }
+        self.commit(&list);
+    }
+
+    /// Appends copies of these records.
+    pub fn refill(&self, topic: &str, records: &BTreeMap<i32, Vec<OwnedMessage>>) {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &self.servers).create().unwrap();
+        for record in records.values().flatten() {
+            let (key, value) = (record.key().unwrap(), record.payload().unwrap());
+            let copy = || BaseRecord::to(topic).partition(record.partition()).key(key).payload(value);
+            while let Err((error, _)) = producer.send(copy()) {
+                assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(20));
+            }
+        }
+        producer.flush(TIMEOUT).unwrap();
+    }
+
+    /// Offset of the first record that is still there.
+    pub fn first_offset(&self, topic: &str, partition: i32) -> i64 {
+        let consumer = consumer(&self.servers, "e2e-onlooker");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        consumer.poll(TIMEOUT).expect("a record in time").unwrap().offset()
     }
 
     /// Every record that a reader of committed ones gets, by partition.

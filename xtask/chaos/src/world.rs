@@ -146,6 +146,11 @@ impl World {
         format!("{}orders.dead", self.prefix)
     }
 
+    /// Topic of `customers` or `products`.
+    pub fn reference_topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Table of the events, with its database.
     pub fn table(&self) -> String {
         format!("{}.orders", self.database)
@@ -170,8 +175,8 @@ impl World {
             .with("[log]", "format", "text")
             .with("[[topics]]", "name", &topic("orders"))
             .with("[[topics]]", "dead_letter_topic", &topic("orders.dead"))
-            .with_reference("customers", &topic("customers"))
-            .with_reference("products", &topic("products"))
+            .with_reference("customers", &self.reference_topic("customers"))
+            .with_reference("products", &self.reference_topic("products"))
     }
 
     /// `millrace run`.
@@ -368,6 +373,16 @@ impl Generator {
         let log = fs::read_to_string(&self.log).unwrap();
         assert!(status.unwrap().success(), "{log}");
         serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap()
+    }
+
+    /// How many unreadable records of each kind it has sent.
+    pub fn poison_kinds(&self) -> BTreeMap<String, u64> {
+        let manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap();
+        let mut kinds = BTreeMap::new();
+        for poison in manifest["poison"].as_array().unwrap() {
+            *kinds.entry(poison["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        kinds
     }
 
     /// Whether it still sends.

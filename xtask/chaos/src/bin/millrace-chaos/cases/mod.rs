@@ -1,6 +1,13 @@
 //! The matrix: each fault as a case.
 
+mod broker;
 mod crashes;
+mod lookups;
+mod poison;
+mod topic_life;
+mod transactions;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -18,9 +25,22 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Trial),
 }
 
+/// For several loads of one case: the time of the first event, since they are only the same events with the same times.
+fn same_times() -> [String; 2] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    ["--start-ms".to_owned(), (now.as_millis() - 3_600_000).to_string()]
+}
+
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
-    let mut all: Vec<Case> = [crashes::cases()].into_iter().flatten().collect();
+    let mut all: Vec<Case> = [
+        broker::cases(),
+        crashes::cases(),
+        lookups::cases(),
+        poison::cases(),
+        topic_life::cases(),
+        transactions::cases(),
+    ].into_iter().flatten().collect();
     all.sort_by_key(|case| case.number);
     all
 }
