@@ -110,6 +110,7 @@ impl Copier {
     fn new(world: &World, transactional_id: Option<&str>) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &world.stack.kafka).set("enable.idempotence", "true").set("linger.ms", "5");
+        config.set("topic.metadata.refresh.interval.ms", "1000");
         transactional_id.into_iter().for_each(|id| _ = config.set("transactional.id", id));
         Self { producer: config.create_with_context(Moved::default()).unwrap(), topic: world.topic() }
     }
@@ -124,7 +125,9 @@ impl Copier {
         let mut record = BaseRecord::with_opaque_to(&self.topic, Box::new(from)).partition(partition);
         record = record.key(key).payload(value);
         while let Err((error, again)) = self.producer.send(record) {
-            assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
+            // A partition that was just added is heard of within a second.
+            let passing = [Some(RDKafkaErrorCode::QueueFull), Some(RDKafkaErrorCode::UnknownPartition)];
+            assert!(passing.contains(&error.rdkafka_error_code()), "{error}");
             self.producer.poll(Duration::from_millis(20));
             record = again;
         }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Message, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::stack::until;
 use crate::kafka::{Kafka, Offsets, TIMEOUT, consumer, wait_for};
 
 /// How long a topic that was deleted may still be in the way of a new one.
@@ -78,6 +79,20 @@ impl Kafka {
         partitions.map(|id| (id, self.onlooker.fetch_watermarks(topic, id, TIMEOUT).unwrap().0)).collect()
     }
 
+    /// Waits until no transaction is open: its end is written to the partitions some time after it was asked for.
+    pub fn until_no_transaction_is_open(&self, topic: &str) {
+        let all: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.servers)
+            .set("group.id", "e2e-onlooker")
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .unwrap();
+        until("no transaction is open", TIMEOUT, || {
+            let mut ends = self.ends(topic).into_iter();
+            ends.all(|(partition, end)| all.fetch_watermarks(topic, partition, TIMEOUT).unwrap().1 == end)
+        });
+    }
+
     /// What the group has committed, with the words that go with it.
     pub fn commits(&self, topic: &str) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
@@ -113,15 +128,6 @@ impl Kafka {
             }
         }
         producer.flush(TIMEOUT).unwrap();
-    }
-
-    /// Offset of the first record that is still there.
-    pub fn first_offset(&self, topic: &str, partition: i32) -> i64 {
-        let consumer = consumer(&self.servers, "e2e-onlooker");
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-        consumer.assign(&list).unwrap();
-        consumer.poll(TIMEOUT).expect("a record in time").unwrap().offset()
     }
 
     /// Every record that a reader of committed ones gets, by partition.

@@ -53,7 +53,7 @@ fn until_rows_land(members: &[&Millrace], what: &str) -> Duration {
 
 fn broker_away(trial: &mut Trial) {
     let config = trial.world.config();
-    trial.load(Load { events: 500_000, rate: 12_000, duplicates: 0.05, poison: 0.002 });
+    trial.load(Load { events: 350_000, rate: 12_000, duplicates: 0.05, poison: 0.002 });
     let mut fleet = Fleet::start(2, |slot| trial.start(&Fleet::config(&config, slot)));
     fleet.members().for_each(Millrace::until_ready);
     let begun = Instant::now();
@@ -102,7 +102,7 @@ fn parted(trial: &mut Trial) {
         .clone()
         .with("[kafka]", "bootstrap_servers", &kafka.address())
         .with("[clickhouse]", "url", &clickhouse.url(&stack.clickhouse));
-    trial.load(Load { events: 500_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
+    trial.load(Load { events: 350_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
     let (mut far, mut near) = (trial.start(&away), trial.start(&config));
     let half = |it: &Millrace| held(it) == 2 && it.rows() > 0;
     let all = |it: &Millrace| held(it) == 4;
@@ -157,7 +157,7 @@ fn parted_for_real(trial: &mut Trial) {
             return;
         }
     };
-    trial.load(Load { events: 400_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
+    trial.load(Load { events: 250_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
     let (mut far, mut near) = (namespace.start(&trial.world, &config), trial.start(&config));
     far.until("it reads its half", PATIENCE, |it| held(it) == 2 && it.rows() > 1_000);
     near.until("it reads the other half", PATIENCE, |it| held(it) == 2 && it.rows() > 1_000);

@@ -127,7 +127,7 @@ fn refused(trial: &mut Trial, millrace: &mut Millrace, events: u64, arguments: &
     trial.load_with(load, arguments);
     let dropped = |it: &Millrace| it.rows() + it.metric("millrace_duplicates_dropped_total") as u64;
     let before = dropped(millrace);
-    millrace.until("it takes events", PATIENCE, |it| dropped(it) > before + 10_000);
+    millrace.until("it takes events", PATIENCE, |it| dropped(it) > before + 25_000);
     trial.load_with(Load { poison: 0.002, ..load }, arguments);
     let mut furthest = Offsets::new();
     let mut look = |trial: &Trial| {
