@@ -42,6 +42,8 @@ impl Poisoner {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", &stack.kafka)
             .set("acks", "all")
+            // A retry must not leave a second record, of which nobody would know.
+            .set("enable.idempotence", "true")
             .create()
             .context("make the producer of unreadable records")?;
         Ok(Self {

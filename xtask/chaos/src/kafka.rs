@@ -19,13 +19,13 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 /// Offsets by partition.
 pub type Offsets = BTreeMap<i32, i64>;
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An onlooker of one consumer group.
 pub struct Kafka {
-    servers: String,
+    pub(crate) servers: String,
     /// Bears the group's name and never subscribes, so it can ask for the group's offsets.
-    onlooker: BaseConsumer,
+    pub(crate) onlooker: BaseConsumer,
 }
 
 impl Kafka {
@@ -92,7 +92,7 @@ impl Kafka {
     }
 }
 
-fn consumer(servers: &str, group: &str) -> BaseConsumer {
+pub(crate) fn consumer(servers: &str, group: &str) -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", servers)
         .set("group.id", group)
@@ -117,7 +117,7 @@ impl Wake for Unpark {
 }
 
 /// rdkafka's administration is async only, and it needs no runtime.
-fn wait_for<F: Future>(future: F) -> F::Output {
+pub(crate) fn wait_for<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     loop {

@@ -14,9 +14,12 @@
 
 pub mod stack;
 pub mod kafka;
+pub mod topics;
+pub mod staged;
 pub mod config;
 pub mod process;
 pub mod parts;
 pub mod proxy;
 pub mod wire;
+pub mod namespace;
 pub mod world;

@@ -21,8 +21,12 @@ pub struct Millrace {
 impl Millrace {
     /// `millrace run`, or that of a program of another `name`, with this file; its log goes to `log`.
     pub fn start(name: &str, config: &Path, log: PathBuf, variables: &[(&str, &str)]) -> Self {
+        Self::start_as(Command::new(program(name)), config, log, variables)
+    }
+
+    /// The same by another command than the program alone, whose process becomes the program's.
+    pub fn start_as(mut command: Command, config: &Path, log: PathBuf, variables: &[(&str, &str)]) -> Self {
         let file = File::create(&log).unwrap();
-        let mut command = Command::new(program(name));
         command.envs(variables.iter().copied());
         command.args(["run", "--config"]).arg(config).stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file).env_remove("MILLRACE_CONFIG");
@@ -96,6 +100,13 @@ impl Millrace {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The most memory it has had resident so far, in MiB.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process that runs");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     /// SIGKILL, and gone.

@@ -13,6 +13,10 @@ use serde_json::Value;
 pub struct Stack {
     /// Bootstrap server.
     pub kafka: String,
+    /// The broker's second door, which tells clients to come to `kafka_proxy`.
+    pub kafka_proxied: String,
+    /// Where nobody listens, so that a way to `kafka_proxied` can.
+    pub kafka_proxy: String,
     /// URL.
     pub registry: String,
     /// URL.

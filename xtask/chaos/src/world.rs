@@ -26,8 +26,10 @@ pub struct World {
     pub database: String,
     /// Everything that is chosen in it follows from this.
     pub seed: u64,
-    prefix: String,
-    folder: PathBuf,
+    /// Table or view of its database that is compared with what was sent.
+    pub judged: String,
+    pub(crate) prefix: String,
+    pub(crate) folder: PathBuf,
     files: AtomicU32,
 }
 
@@ -115,7 +117,8 @@ impl World {
         fs::write(folder.join("stack.json"), json.to_string()).unwrap();
         let prefix = format!("e2e-{test}-{unique}-");
         let kafka = Kafka::new(&stack.kafka, &format!("{prefix}group"));
-        let world = Self { stack, kafka, database, seed, prefix, folder, files: AtomicU32::new(0) };
+        let world =
+            Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0) };
 
         let password = world.stack.admin.password_file.display().to_string();
         let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
@@ -129,7 +132,7 @@ impl World {
              `cargo xtask stack down` and `up` mend it"
         );
         let seed = world.seed.to_string();
-        let reference = world.bench("reference", &["--seed", &seed]).output().unwrap();
+        let reference = world.bench(&world.prefix, "reference", &["--seed", &seed]).output().unwrap();
         assert!(reference.status.success(), "{reference:?}");
         world
     }
@@ -142,6 +145,11 @@ impl World {
     /// Topic of what cannot be read.
     pub fn dead_letter_topic(&self) -> String {
         format!("{}orders.dead", self.prefix)
+    }
+
+    /// Topic of `customers` or `products`.
+    pub fn reference_topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
     /// Table of the events, with its database.
@@ -168,8 +176,8 @@ impl World {
             .with("[log]", "format", "text")
             .with("[[topics]]", "name", &topic("orders"))
             .with("[[topics]]", "dead_letter_topic", &topic("orders.dead"))
-            .with_reference("customers", &topic("customers"))
-            .with_reference("products", &topic("products"))
+            .with_reference("customers", &self.reference_topic("customers"))
+            .with_reference("products", &self.reference_topic("products"))
     }
 
     /// `millrace run`.
@@ -212,10 +220,16 @@ impl World {
 
     /// Starts to send the events of another seed, or with further arguments of `millrace-bench generate`.
     pub fn generate_with(&self, load: Load, seed: u64, arguments: &[&str]) -> Generator {
+        self.generate_to(&self.prefix, load, seed, arguments)
+    }
+
+    /// Starts to send to the topic with another prefix.
+    pub(crate) fn generate_to(&self, prefix: &str, load: Load, seed: u64, arguments: &[&str]) -> Generator {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let manifest = self.folder.join(format!("manifest-{number}.json"));
         let log = self.folder.join(format!("generate-{number}.log"));
-        let mut command = self.bench("generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
+        let mut command =
+            self.bench(prefix, "generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
         command.args(["--events", &load.events.to_string(), "--duplicates", &load.duplicates.to_string()]);
         command.args(["--poison", &load.poison.to_string(), "--manifest"]).arg(&manifest).args(arguments);
         let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();
@@ -254,7 +268,7 @@ impl World {
 
     fn verify_against(&self, manifest: &Path) -> (ExitStatus, Verdict) {
         let mut command = Command::new(program("millrace-bench"));
-        command.args(["verify", "--json", "--stack"]).arg(self.folder.join("stack.json"));
+        command.args(["verify", "--json", "--table", &self.judged, "--stack"]).arg(self.folder.join("stack.json"));
         let Output { status, stdout, stderr } = command.arg("--manifest").arg(manifest).output().unwrap();
         let verdict = serde_json::from_slice(&stdout)
             .unwrap_or_else(|error| panic!("verify: {error}: {}", String::from_utf8_lossy(&stderr)));
@@ -314,9 +328,9 @@ impl World {
         (found, again as u64)
     }
 
-    fn bench(&self, command: &str, arguments: &[&str]) -> Command {
+    fn bench(&self, prefix: &str, command: &str, arguments: &[&str]) -> Command {
         let mut program = Command::new(program("millrace-bench"));
-        program.args([command, "--topic-prefix", &self.prefix, "--stack"]).arg(self.folder.join("stack.json"));
+        program.args([command, "--topic-prefix", prefix, "--stack"]).arg(self.folder.join("stack.json"));
         program.args(arguments).stdin(Stdio::null());
         program
     }
@@ -353,7 +367,7 @@ impl Drop for World {
 /// `millrace-bench generate`, while it sends and after.
 pub struct Generator {
     child: Child,
-    manifest: PathBuf,
+    pub(crate) manifest: PathBuf,
     log: PathBuf,
 }
 
@@ -368,6 +382,16 @@ impl Generator {
         let log = fs::read_to_string(&self.log).unwrap();
         assert!(status.unwrap().success(), "{log}");
         serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap()
+    }
+
+    /// How many unreadable records of each kind it has sent.
+    pub fn poison_kinds(&self) -> BTreeMap<String, u64> {
+        let manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap();
+        let mut kinds = BTreeMap::new();
+        for poison in manifest["poison"].as_array().unwrap() {
+            *kinds.entry(poison["kind"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        kinds
     }
 
     /// Whether it still sends.

@@ -54,6 +54,11 @@ impl Trial {
         self.faults += 1;
     }
 
+    /// Counts what somebody else has sent.
+    pub(crate) fn sent(&mut self, generator: Generator) {
+        self.generators.push(generator);
+    }
+
     /// Whether the last load is still being sent.
     pub(crate) fn is_loading(&mut self) -> bool {
         self.generators.last_mut().is_some_and(Generator::is_sending)

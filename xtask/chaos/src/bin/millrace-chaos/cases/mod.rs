@@ -1,14 +1,21 @@
 //! The matrix: each fault as a case.
 
 mod again;
+mod broker;
 mod clocks;
 mod crashes;
-mod leaving;
-mod members;
-mod random;
-mod zombies;
-mod inserts;
 mod half_applied;
+mod inserts;
+mod leaving;
+mod lookups;
+mod members;
+mod poison;
+mod random;
+mod topic_life;
+mod transactions;
+mod zombies;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -26,18 +33,29 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Trial),
 }
 
+/// For several loads of one case: the time of the first event, since they are only the same events with the same times.
+fn same_times() -> [String; 2] {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    ["--start-ms".to_owned(), (now.as_millis() - 3_600_000).to_string()]
+}
+
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
     let mut all: Vec<Case> = [
-        crashes::cases(),
-        members::cases(),
-        zombies::cases(),
         again::cases(),
+        broker::cases(),
         clocks::cases(),
-        leaving::cases(),
-        random::cases(),
-        inserts::cases(),
+        crashes::cases(),
         half_applied::cases(),
+        inserts::cases(),
+        leaving::cases(),
+        lookups::cases(),
+        members::cases(),
+        poison::cases(),
+        random::cases(),
+        topic_life::cases(),
+        transactions::cases(),
+        zombies::cases(),
     ]
     .into_iter()
     .flatten()
