@@ -29,6 +29,8 @@ pub(crate) struct Small {
     pub(crate) world: World,
     pub(crate) topic: String,
     pub(crate) group: String,
+    /// The configuration with the shipped events and lookups instead.
+    pub(crate) whole_config: String,
     port: u16,
     schema_id: u32,
     producer: FutureProducer,
@@ -50,17 +52,18 @@ impl Small {
         let schema = world.directory.join("small.avsc");
         fs::write(&schema, SCHEMA).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (head, _) = world.config.split_once("[[topics.lookups]]").unwrap();
-        world.config = head
+        let whole_config = world
+            .config
             .replace("#group_id = \"millrace\"", &format!("group_id = {group:?}"))
-            .replace("#reader_schema = \"order_event.avsc\"", &format!("reader_schema = {schema:?}"))
             .replace("#listen = \"127.0.0.1:9400\"", &format!("listen = \"127.0.0.1:{port}\""))
-            .replace("#max_age = \"500ms\"", "max_age = \"50ms\"")
+            .replace("#max_age = \"500ms\"", "max_age = \"50ms\"");
+        let (head, _) = whole_config.split_once("[[topics.lookups]]").unwrap();
+        world.config = head.replace("#reader_schema = \"order_event.avsc\"", &format!("reader_schema = {schema:?}"))
             + "[topics.columns]\nevent_id = \"event_id\"\ntimestamp = \"timestamp\"\n";
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &world.stack.kafka).set("topic.metadata.refresh.interval.ms", "200");
         let (producer, admin) = (client.create().unwrap(), client.create().unwrap());
-        Self { world, topic, group, port, schema_id, producer, admin }
+        Self { world, topic, group, whole_config, port, schema_id, producer, admin }
     }
 
     /// Changes one line of the configuration.
@@ -72,8 +75,12 @@ impl Small {
     /// Produces events with the ids `ids`.
     pub(crate) async fn produce(&self, partition: i32, ids: std::ops::Range<u32>) {
         let values: Vec<Vec<u8>> = ids.map(|id| self.event(id)).collect();
+        self.produce_to(&self.topic, partition, &values).await;
+    }
+
+    pub(crate) async fn produce_to(&self, topic: &str, partition: i32, values: &[Vec<u8>]) {
         let sends = values.iter().map(|value| {
-            let record = FutureRecord::<[u8], [u8]>::to(&self.topic).payload(value).partition(partition);
+            let record = FutureRecord::to(topic).key("key").payload(value).partition(partition);
             self.producer.send(record, TIMEOUT)
         });
         for sent in futures::future::join_all(sends).await {
@@ -105,11 +112,11 @@ impl Small {
         }
     }
 
-    pub(crate) async fn grow_topic(&self, partitions: usize) {
-        let grown = NewPartitions::new(&self.topic, partitions);
+    pub(crate) async fn grow(&self, topic: &str, partitions: usize) {
+        let grown = NewPartitions::new(topic, partitions);
         self.admin.create_partitions([&grown], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
         // The producer asks for the topic's partitions again only now and then.
-        let known = || self.producer.client().fetch_metadata(Some(&self.topic), TIMEOUT).unwrap();
+        let known = || self.producer.client().fetch_metadata(Some(topic), TIMEOUT).unwrap();
         while known().topics()[0].partitions().len() < partitions {}
     }
 

@@ -1,8 +1,13 @@
 //! What may happen to a topic while it is read or not read: nothing of it is skipped in silence, and no row doubled.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::small::{Running, Small};
+use millrace_schemas::CUSTOMER_V1;
+
+use crate::{
+    small::{Running, Small},
+    world::{NOBODY, register},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Until librdkafka has asked for the topic's partitions again, and until the log has been looked at.
@@ -121,10 +126,49 @@ async fn a_partition_that_is_added_is_read_from_its_beginning_and_its_first_row_
     small.until_rows(5, SOON, &running).await;
     let timed = format!("millrace_first_row_seconds_count{{topic=\"{}\"}}", small.topic);
     assert_eq!(running.metric(&timed).await, None, "nothing waited when the first partition came");
-    small.grow_topic(2).await;
+    small.grow(&small.topic, 2).await;
     small.produce(1, 5..25).await;
     small.until_rows(25, AFTER_A_LOOK, &running).await;
     assert_eq!(running.metric(&timed).await, Some(1.0));
     running.terminate();
+    small.world.clean_up().await;
+}
+
+#[tokio::test]
+async fn a_partition_that_is_added_to_a_reference_topic_is_read_from_its_beginning() {
+    let mut small = Small::new().await;
+    small.world.config = small.whole_config.clone();
+    let topic = format!("{}.customers", small.world.database);
+    let schema_id = register(&small.world.stack.registry, &format!("{topic}-value"), CUSTOMER_V1).await;
+    let mut running = small.run();
+    running.until_logged("partition is read", SOON).await;
+    let rows = "millrace_reference_rows{lookup=\"customer\"}";
+    assert_eq!(running.metric(rows).await, Some(0.0));
+    small.grow(&topic, 2).await;
+    let mut customer = [&[0], &schema_id.to_be_bytes()[..]].concat();
+    for text in ["c-1", "consumer", "DE"] {
+        customer.push(text.len() as u8 * 2);
+        customer.extend(text.as_bytes());
+    }
+    customer.push(0);
+    small.produce_to(&topic, 1, &[customer]).await;
+    running.until_logged("partitions were added to a reference topic", AFTER_A_LOOK).await;
+    let begun = Instant::now();
+    while running.metric(rows).await != Some(1.0) {
+        assert!(begun.elapsed() < SOON, "{}", running.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(running.terminate().0.success());
+    small.world.clean_up().await;
+}
+
+#[tokio::test]
+async fn an_unreachable_broker_does_not_hold_the_end_up() {
+    let mut small = Small::new().await;
+    small.world.config = small.whole_config.replace(&small.world.stack.kafka, NOBODY);
+    let mut running = small.run();
+    running.until_logged("\"subscribed\"", SOON).await;
+    let (status, took) = running.terminate();
+    assert!(status.success() && took < SOON, "{took:?}\n{}", running.log());
     small.world.clean_up().await;
 }
