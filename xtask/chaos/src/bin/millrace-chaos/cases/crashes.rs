@@ -17,6 +17,8 @@ const LOAD: Load = Load { events: 300_000, rate: 20_000, duplicates: 0.05, poiso
 /// Of a campaign: processes that have less to do come back sooner, and die more often.
 const RATE: u64 = 8_000;
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process that is to die by itself is left to that.
+const OWN_TIME: Duration = Duration::from_secs(4);
 /// The longest that one run of a campaign injects faults: what a table holds is read back at each take-over, so more seeds
 /// are worth more than a longer table.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -114,18 +116,31 @@ fn killed_under_load(trial: &mut Trial) {
     trial.load(load_for(trial, LOAD));
     let mut fleet = Fleet::start(3, |slot| trial.start(&Fleet::config(&config, slot)));
     let (mut by_themselves, mut with_rows) = (0, 0);
+    // One that is to die by itself is left to that for a while.
+    let mut own_time = [begun; 3];
     while goes_on(trial, begun) {
         // The moment is the fault that is tried here, and waits for nothing.
-        std::thread::sleep(Duration::from_millis(50 + trial.random.below(450)));
-        let (slot, died) = match fleet.dead() {
-            Some(slot) => (slot, true),
-            None => (trial.random.below(3) as usize, false),
+        std::thread::sleep(Duration::from_millis(50 + trial.random.below(200)));
+        let slot = match fleet.dead() {
+            Some(slot) => {
+                by_themselves += 1;
+                slot
+            }
+            None => {
+                let slot = trial.random.below(3) as usize;
+                let at_work = fleet.member(slot).rows() > 0;
+                // Most die at work; some on their way to it.
+                if Instant::now() < own_time[slot] || !at_work && trial.random.below(6) > 0 {
+                    continue;
+                }
+                with_rows += u64::from(at_work);
+                slot
+            }
         };
-        by_themselves += u64::from(died);
-        with_rows += u64::from(!died && fleet.member(slot).rows() > 0);
         let config = Fleet::config(&other_settings(&config, &mut trial.random), slot);
         let fault = deadly(&mut trial.random);
         let faulty = trial.random.below(2) == 0;
+        own_time[slot] = Instant::now() + if faulty { OWN_TIME } else { Duration::ZERO };
         fleet.replace(
             trial,
             slot,
@@ -137,7 +152,7 @@ fn killed_under_load(trial: &mut Trial) {
     trial.note(format!(
         "{by_themselves} processes died at places of the protocol, {with_rows} at other moments after they had landed rows"
     ));
-    trial.expect(by_themselves >= 2 && with_rows >= 2, "too few died at work");
+    trial.expect(by_themselves > 0 && with_rows > 0, "too few died at work");
     for slot in 0..3 {
         fleet.replace(trial, slot, |trial| trial.start(&Fleet::config(&config, slot)));
     }

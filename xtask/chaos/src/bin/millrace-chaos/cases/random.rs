@@ -17,7 +17,7 @@ const LOAD: Load = Load { events: 480_000, rate: 8_000, duplicates: 0.05, poison
 /// Processes that come back.
 const SLOTS: usize = 3;
 /// How long a process that is to die by itself is left to that.
-const OWN_TIME: Duration = Duration::from_secs(4);
+const OWN_TIME: Duration = Duration::from_secs(2);
 /// Longer than a session.
 const SLEEP: Duration = Duration::from_secs(8);
 
@@ -71,7 +71,7 @@ fn random(trial: &mut Trial) {
     let mut fleet = Fleet::start(SLOTS, |slot| start(trial, slot, &mut fair));
     while goes_on(trial, begun) {
         // The moment is the fault that is tried here, and waits for nothing.
-        std::thread::sleep(Duration::from_millis(50 + trial.random.below(250)));
+        std::thread::sleep(Duration::from_millis(30 + trial.random.below(150)));
         while let Some(slot) = fleet.dead() {
             done.by_themselves += 1;
             fleet.succeed(slot, start(trial, slot, &mut fair));
@@ -99,7 +99,7 @@ fn random(trial: &mut Trial) {
                 let weather = [Weather::Stalled, Weather::Refused, Weather::Slow { bytes: 200_000 }]
                     [trial.random.below(3) as usize];
                 wire.set(weather);
-                ends.weather = Some(due(&mut trial.random, 2_000));
+                ends.weather = Some(due(&mut trial.random, 1_000));
                 done.weathers += 1;
             }
             6 if ends.guest.is_none() => {
@@ -107,7 +107,7 @@ fn random(trial: &mut Trial) {
                 ends.guest = Some((guest, due(&mut trial.random, 6_000)));
                 done.joined += 1;
             }
-            7..=12 => {
+            7..=16 => {
                 let slot = trial.random.below(SLOTS as u64) as usize;
                 let awake = ends.asleep.is_none_or(|(asleep, _)| asleep != slot);
                 // A process that is killed before it has begun would prove nothing.
