@@ -1,40 +1,56 @@
 //! The model: states, the steps that can be taken in them, and what must hold.
 
+mod steps;
+
 use stateright::{Model, Property};
 
-pub const DOUBLED: &str = "no event is there twice";
-pub const LOST: &str = "what is committed is there";
-pub const DONE: &str = "everything is there and committed";
+use self::steps::{commit, unsettled};
+
+pub(crate) const DOUBLED: &str = "no event is there twice";
+pub(crate) const LOST: &str = "what is committed is there";
+pub(crate) const DONE: &str = "everything is there and committed";
 
 const CONSUMERS: usize = 2;
 const PARTITIONS: usize = 2;
-/// How often Kafka moves a partition, in a run.
-const MOVES: u8 = 2;
-const CRASHES: u8 = 1;
-/// How often an insert is sent again under its token.
-const RETRIES: u8 = 1;
-/// Claims of one partition: where the model ends.
-const EPOCHS: u8 = 3;
+
+/// How much may happen in a run. Together the scopes bound the states; each is searched whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope {
+    /// Partitions that there are: 1 or 2.
+    pub(crate) partitions: usize,
+    /// Claims of one partition: where the model ends.
+    pub(crate) epochs: u8,
+    /// How often Kafka moves a partition.
+    pub(crate) moves: u8,
+    pub(crate) crashes: u8,
+    /// How often an insert is sent again under its token.
+    pub(crate) retries: u8,
+    /// Requests under way at once.
+    pub(crate) queries: usize,
+}
 
 /// What holds; each negative control leaves one thing out.
 #[derive(Clone, Copy, Debug)]
-pub struct Protocol {
-    pub fence: bool,
-    pub quiet: bool,
-    pub load: bool,
-    pub token: bool,
-    pub commit_after_rows: bool,
+pub(crate) struct Protocol {
+    pub(crate) fence: bool,
+    pub(crate) quiet: bool,
+    pub(crate) load: bool,
+    pub(crate) token: bool,
+    pub(crate) commit_after_rows: bool,
+    pub(crate) scope: Scope,
 }
 
 impl Protocol {
-    pub const WHOLE: Self = Self { fence: true, quiet: true, load: true, token: true, commit_after_rows: true };
+    pub(crate) const fn whole(scope: Scope) -> Self {
+        Self { fence: true, quiet: true, load: true, token: true, commit_after_rows: true, scope }
+    }
 }
 
 /// Epoch and owner; the greatest holds.
 type Claim = (u8, u8);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct State {
+pub(crate) struct State {
     /// To whom Kafka gives each partition.
     given_to: [u8; PARTITIONS],
     committed: [bool; PARTITIONS],
@@ -56,6 +72,32 @@ struct Consumer {
     owner: u8,
     partitions: [Step; PARTITIONS],
     insert: Option<Insert>,
+}
+
+impl State {
+    /// Gives states that differ in names only the same: tokens are numbered anew, and those that nobody will send again
+    /// are forgotten, since they can meet no insert.
+    fn normalize(&mut self) {
+        self.queries.sort_by_key(|query| {
+            query.map_or((true, 0, 0, [None; 2], [false; 2]), |query| {
+                (false, query.owner, query.stage as u8, query.progress, query.rows)
+            })
+        });
+        let (mut live, remembered) = (Vec::new(), std::mem::take(&mut self.tokens));
+        let inserts = self.consumers.iter_mut().filter_map(|consumer| consumer.insert.as_mut());
+        let inserts = inserts.map(|insert| &mut insert.token);
+        for token in inserts.chain(self.queries.iter_mut().flatten().map(|query| &mut query.token)) {
+            let number = live.iter().position(|other| other == token).unwrap_or(live.len());
+            if number == live.len() {
+                live.push(*token);
+                for (month, remembered) in remembered.iter().enumerate() {
+                    self.tokens[month] |= (remembered >> *token & 1) << number;
+                }
+            }
+            *token = number as u8;
+        }
+        self.next_token = live.len() as u8;
+    }
 }
 
 /// How far a consumer is with a partition.
@@ -115,7 +157,7 @@ enum Stage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub(crate) enum Action {
     /// Kafka gives a partition to the other consumer.
     Move(usize),
     /// A consumer hears that a partition is not its own any more.
@@ -128,7 +170,7 @@ pub enum Action {
     SendAgain(usize),
     /// The outcome will not be known.
     GiveUp(usize),
-    /// The answer is acted upon; the commit may be lost.
+    /// The answer is acted upon, and the offset committed or not: a commit may be lost.
     Answered(usize, bool),
     Crash(usize),
     /// A request's next step on the server: registered, let in or refused, done.
@@ -147,13 +189,13 @@ impl Model for Protocol {
         for (owner, consumer) in (0..).zip(&mut state.consumers) {
             consumer.owner = owner;
         }
-        state.consumers[0].partitions = [Step::Assigned; PARTITIONS];
+        state.consumers[0].partitions[..self.scope.partitions].fill(Step::Assigned);
         vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.moves < MOVES {
-            actions.extend((0..PARTITIONS).map(Action::Move));
+        if state.moves < self.scope.moves {
+            actions.extend((0..self.scope.partitions).map(Action::Move));
         }
         for (at, consumer) in state.consumers.iter().enumerate() {
             for partition in 0..PARTITIONS {
@@ -176,7 +218,7 @@ impl Model for Protocol {
                     actions.extend(batches.into_iter().filter(ready).map(|batch| Action::Send(at, batch)));
                 }
                 Some(insert) if insert.answer == Answer::Awaited => {
-                    if insert.retries < RETRIES {
+                    if insert.retries < self.scope.retries {
                         actions.push(Action::SendAgain(at));
                     }
                     actions.push(Action::GiveUp(at));
@@ -188,7 +230,7 @@ impl Model for Protocol {
                     }
                 }
             }
-            if state.crashes < CRASHES {
+            if state.crashes < self.scope.crashes {
                 actions.push(Action::Crash(at));
             }
         }
@@ -222,7 +264,7 @@ impl Model for Protocol {
                 let insert = state.consumers[at].insert.as_mut()?;
                 insert.retries += 1;
                 let insert = *insert;
-                request(&mut state, at, insert)?;
+                self.request(&mut state, at, insert)?;
             }
             Action::GiveUp(at) => unsettled(&mut state, at),
             Action::Answered(at, committed) => {
@@ -239,7 +281,9 @@ impl Model for Protocol {
             Action::Crash(at) => {
                 state.crashes += 1;
                 let owner = state.consumers[at].owner + CONSUMERS as u8;
-                let held = |partition: usize| usize::from(state.given_to[partition]) == at;
+                let held = |partition: usize| {
+                    partition < self.scope.partitions && usize::from(state.given_to[partition]) == at
+                };
                 let partitions = [0, 1].map(|partition| if held(partition) { Step::Assigned } else { Step::NotHeld });
                 state.consumers[at] = Consumer { owner, partitions, insert: None };
             }
@@ -255,12 +299,12 @@ impl Model for Protocol {
             }
             Action::Break(at) => state.queries[at] = None,
         }
-        state.queries.sort_by_key(|query| query.map_or((2, 0, 0), |query| (1, query.token, query.stage as u8)));
+        state.normalize();
         Some(state)
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        state.holder.iter().all(|(epoch, _)| *epoch <= EPOCHS)
+        state.holder.iter().all(|(epoch, _)| *epoch <= self.scope.epochs)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -269,131 +313,12 @@ impl Model for Protocol {
             Property::always(LOST, |_, state: &State| {
                 state.committed.iter().zip(state.rows).all(|(committed, rows)| !committed || rows > 0)
             }),
-            Property::sometimes(DONE, |_, state: &State| {
-                state.committed == [true; PARTITIONS] && state.moves == MOVES && state.crashes == CRASHES
+            Property::sometimes(DONE, |protocol: &Self, state: &State| {
+                let Scope { partitions, moves, crashes, .. } = protocol.scope;
+                state.committed[..partitions].iter().all(|committed| *committed)
+                    && state.moves == moves
+                    && state.crashes == crashes
             }),
         ]
-    }
-}
-
-impl Protocol {
-    fn take_over(&self, state: &mut State, at: usize, partition: usize) -> Option<()> {
-        let owner = state.consumers[at].owner;
-        let step = &mut state.consumers[at].partitions[partition];
-        let holder = &mut state.holder[partition];
-        *step = match *step {
-            Step::Assigned => Step::Claiming(holder.0 + 1),
-            Step::Claiming(epoch) => {
-                *holder = (*holder).max((epoch, owner));
-                Step::Claimed
-            }
-            Step::Claimed if holder.1 == owner => Step::Held(holder.0),
-            Step::Claimed => Step::Assigned,
-            Step::Held(epoch) => {
-                let mut running = state.queries.iter().flatten().filter(|query| query.stage != Stage::Travelling);
-                if self.quiet && running.any(|query| query.progress[partition].is_some()) {
-                    return None;
-                }
-                Step::Quiet(epoch)
-            }
-            Step::Quiet(epoch) => Step::Positioned(epoch, !state.committed[partition]),
-            Step::Positioned(epoch, unread) => {
-                Step::Running { epoch, unread, known: self.load && state.rows[partition] > 0 }
-            }
-            Step::NotHeld | Step::Running { .. } => return None,
-        };
-        Some(())
-    }
-
-    fn send(&self, state: &mut State, at: usize, batch: [bool; PARTITIONS]) -> Option<()> {
-        let mut insert = Insert {
-            token: state.next_token,
-            progress: [None; PARTITIONS],
-            rows: [false; PARTITIONS],
-            retries: 0,
-            answer: Answer::Awaited,
-        };
-        for partition in (0..PARTITIONS).filter(|partition| batch[*partition]) {
-            let step = &mut state.consumers[at].partitions[partition];
-            let Step::Running { epoch, known, .. } = *step else { return None };
-            insert.progress[partition] = Some(epoch);
-            insert.rows[partition] = !known;
-            *step = Step::Running { epoch, unread: false, known: true };
-        }
-        if insert.rows == [false; PARTITIONS] {
-            insert.answer = Answer::Done;
-        } else {
-            state.next_token += 1;
-            request(state, at, insert)?;
-        }
-        state.consumers[at].insert = Some(insert);
-        if !self.commit_after_rows {
-            commit(state, at, insert);
-        }
-        Some(())
-    }
-
-    fn serve(&self, state: &mut State, at: usize) -> Option<()> {
-        let query = state.queries[at].as_mut()?;
-        match query.stage {
-            Stage::Travelling => query.stage = Stage::Registered,
-            Stage::Registered => {
-                let mut claims = query.progress.iter().zip(&state.holder);
-                if self.fence
-                    && !claims.all(|(epoch, holder)| epoch.is_none_or(|epoch| (epoch, query.owner) == *holder))
-                {
-                    let query = *query;
-                    answer(state, at, query, Answer::Refused);
-                } else {
-                    query.stage = Stage::LetIn;
-                }
-            }
-            Stage::LetIn => {
-                let query = *query;
-                answer(state, at, query, Answer::Done);
-            }
-        }
-        Some(())
-    }
-}
-
-/// Puts a request on its way; there are only so many at once.
-fn request(state: &mut State, at: usize, insert: Insert) -> Option<()> {
-    let owner = state.consumers[at].owner;
-    let free = state.queries.iter_mut().find(|query| query.is_none())?;
-    let Insert { token, progress, rows, .. } = insert;
-    *free = Some(Query { owner, token, progress, rows, stage: Stage::Travelling });
-    Some(())
-}
-
-/// A request is over, and whoever still waits for it hears how.
-fn answer(state: &mut State, at: usize, query: Query, answer: Answer) {
-    state.queries[at] = None;
-    let waiting = state.consumers.iter_mut().filter(|consumer| consumer.owner == query.owner);
-    for insert in waiting.filter_map(|consumer| consumer.insert.as_mut()) {
-        if insert.token == query.token && insert.answer == Answer::Awaited {
-            insert.answer = answer;
-        }
-    }
-}
-
-/// Kafka takes a commit from whom it has given the partition to.
-fn commit(state: &mut State, at: usize, insert: Insert) {
-    for partition in 0..PARTITIONS {
-        let Step::Running { epoch, .. } = state.consumers[at].partitions[partition] else { continue };
-        if insert.progress[partition] == Some(epoch) && usize::from(state.given_to[partition]) == at {
-            state.committed[partition] = true;
-        }
-    }
-}
-
-/// What became of a batch is not known: its partitions are taken over again, if they still run under its claims.
-fn unsettled(state: &mut State, at: usize) {
-    let consumer = &mut state.consumers[at];
-    let Some(insert) = consumer.insert.take() else { return };
-    for (step, epoch) in consumer.partitions.iter_mut().zip(insert.progress) {
-        if matches!((*step, epoch), (Step::Running { epoch: runs, .. }, Some(epoch)) if runs == epoch) {
-            *step = Step::Assigned;
-        }
     }
 }
