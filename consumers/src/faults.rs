@@ -38,6 +38,7 @@ pub(crate) enum Guard {
     /// No ids are read back.
     Load,
     /// Ids are forgotten from chunk to chunk.
+    #[cfg(feature = "fault-injection")]
     Dedup,
 }
 
