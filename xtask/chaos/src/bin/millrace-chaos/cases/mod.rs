@@ -3,6 +3,8 @@
 mod crashes;
 mod inserts;
 mod half_applied;
+mod pressure;
+mod registry;
 
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -23,7 +25,10 @@ pub(crate) struct Case {
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
     let mut all: Vec<Case> =
-        [crashes::cases(), inserts::cases(), half_applied::cases()].into_iter().flatten().collect();
+        [crashes::cases(), inserts::cases(), half_applied::cases(), pressure::cases(), registry::cases()]
+            .into_iter()
+            .flatten()
+            .collect();
     all.sort_by_key(|case| case.number);
     all
 }
