@@ -30,10 +30,13 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: D
 const FAILURES_TO_OPEN: u32 = 5;
 const REST: Duration = Duration::from_secs(5);
 
-/// How long an insert that may have landed, in whole or in part, is sent again under its token. The server remembers the
-/// last 10,000 tokens of a table, which is more than 160 inserts a second for that long. After it, the partitions are
-/// taken over again, which reads the truth from the table.
-const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long an insert that may have landed, in whole or in part, is sent again under its token, at most. After it, the
+/// partitions are taken over again, which reads the truth from the table.
+const SETTLE_WITHIN: Duration = Duration::from_secs(20);
+
+/// The server remembers the last so many tokens of a table, its deduplication window, one for each table partition that
+/// an insert touches. All writers of the table together are assumed to use no more of them in a second than this.
+const TOKENS_PER_SECOND: u64 = 250;
 
 /// Bytes handed to the connection at once.
 const CHUNK: usize = 1 << 20;
@@ -45,6 +48,7 @@ pub struct Inserter {
     topic: String,
     sql_before_fence: String,
     timeout: Duration,
+    settle_within: Duration,
     breaker: Mutex<Breaker>,
     /// The error of the last attempt, until one succeeds.
     trouble: Mutex<Option<String>>,
@@ -90,6 +94,7 @@ impl Inserter {
             topic: topic.to_owned(),
             sql_before_fence,
             timeout,
+            settle_within: settle_within(description.deduplication_window),
             breaker: Mutex::new(Breaker::new(FAILURES_TO_OPEN, REST)),
             trouble: Mutex::default(),
             started: Instant::now(),
@@ -115,6 +120,15 @@ impl Inserter {
         let mut unsure_since: Option<Instant> = None;
         loop {
             self.permit().await;
+            if unsure_since.is_some_and(|since| since.elapsed() > self.settle_within) {
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    settle_within_ms = self.settle_within.as_millis() as u64,
+                    "an insert cannot be settled by sending it again: its token may be forgotten by now"
+                );
+                return Outcome::Unsettled;
+            }
             let begun = Instant::now();
             let Err(error) = self.send(batch, &token, attempt, body.clone()).await else {
                 self.with_breaker(|breaker, _| breaker.succeeded());
@@ -140,16 +154,7 @@ impl Inserter {
             self.set_trouble(Some(&error));
             // Whatever the server says, some of the table's partitions may have taken their rows before it failed.
             if !is_connect(&error) && class != ErrorClass::Auth {
-                unsure_since.get_or_insert_with(Instant::now);
-            }
-            if unsure_since.is_some_and(|since| since.elapsed() > SETTLE_WITHIN) {
-                tracing::warn!(
-                    topic = self.topic,
-                    batch = batch.seq,
-                    error = one_line(&error),
-                    "an insert cannot be settled by sending it again; its partitions are taken over again"
-                );
-                return Outcome::Unsettled;
+                unsure_since.get_or_insert(begun);
             }
             attempt += 1;
             if faults::without(Guard::Token) {
@@ -253,6 +258,25 @@ impl Inserter {
     }
 }
 
+/// How long a token is sure to be remembered after the first attempt began: half of the window's tokens, since the other
+/// half may be used while the last attempt runs. Without a window there are no tokens.
+fn settle_within(deduplication_window: u64) -> Duration {
+    Duration::from_millis(deduplication_window.saturating_mul(500) / TOKENS_PER_SECOND).min(SETTLE_WITHIN)
+}
+
 fn one_line(error: &Error) -> String {
     error.to_string().replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_trusted_for_as_long_as_the_window_is_sure_to_hold_it() {
+        assert_eq!(settle_within(0), Duration::ZERO);
+        assert_eq!(settle_within(100), Duration::from_millis(200));
+        assert_eq!(settle_within(10_000), Duration::from_secs(20));
+        assert_eq!(settle_within(u64::MAX), SETTLE_WITHIN);
+    }
 }

@@ -55,6 +55,18 @@ impl Millrace {
         get(&format!("{}/readyz", self.url()?))
     }
 
+    /// Whether `/healthz` says that its poll loop comes round.
+    pub fn is_healthy(&self) -> bool {
+        self.url().and_then(|url| get(&format!("{url}/healthz"))).is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        kib.map_or(0, |kib: u64| kib * 1024)
+    }
+
     /// Sum of a metric over its labels; 0 while nothing answers.
     pub fn metric(&self, name: &str) -> f64 {
         let answer = self.url().and_then(|url| get(&format!("{url}/metrics")));

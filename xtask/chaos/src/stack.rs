@@ -21,6 +21,8 @@ pub struct Stack {
     pub registry: String,
     /// URL.
     pub clickhouse: String,
+    /// Folder in which a table of ClickHouse may have a disk of its own.
+    pub clickhouse_disks: PathBuf,
     /// May do everything in ClickHouse.
     pub admin: User,
     /// May do what the pipeline needs.

@@ -33,6 +33,8 @@ pub struct Wire {
 }
 
 struct Shared {
+    /// Where new connections lead, host:port.
+    server: Mutex<String>,
     weather: Mutex<Weather>,
     streams: Mutex<Vec<TcpStream>>,
     ended: AtomicBool,
@@ -52,16 +54,16 @@ impl Wire {
 
     /// A way from `address` to `server`.
     pub fn between(address: &str, server: &str) -> Self {
-        let server = server.trim_start_matches("http://").split('/').next().unwrap().to_owned();
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("listen on {address}: {error}"));
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
+            server: Mutex::new(host(server)),
             weather: Mutex::new(Weather::Clear),
             streams: Mutex::new(Vec::new()),
             ended: AtomicBool::new(false),
         });
         let listening = Arc::clone(&shared);
-        thread::spawn(move || listen(listener, address, &server, &listening));
+        thread::spawn(move || listen(listener, address, &listening));
         Self { address, shared }
     }
 
@@ -84,10 +86,21 @@ impl Wire {
         }
     }
 
+    /// Leads to another server from now on: connections are ended, and new ones go there.
+    pub fn lead_to(&self, server: &str) {
+        *self.shared.server.lock().unwrap() = host(server);
+        self.cut();
+    }
+
     /// Ends every connection; new ones are as the weather is.
     pub fn cut(&self) {
         self.shared.streams.lock().unwrap().drain(..).for_each(|stream| _ = stream.shutdown(Shutdown::Both));
     }
+}
+
+/// host:port of a URL, or of itself.
+fn host(server: &str) -> String {
+    server.trim_start_matches("http://").split('/').next().unwrap().to_owned()
 }
 
 impl Drop for Wire {
@@ -97,7 +110,7 @@ impl Drop for Wire {
     }
 }
 
-fn listen(listener: TcpListener, address: SocketAddr, server: &str, shared: &Arc<Shared>) {
+fn listen(listener: TcpListener, address: SocketAddr, shared: &Arc<Shared>) {
     let mut listener = Some(listener);
     while !shared.ended.load(Ordering::Relaxed) {
         if shared.weather() == Weather::Refused {
@@ -112,6 +125,7 @@ fn listen(listener: TcpListener, address: SocketAddr, server: &str, shared: &Arc
         });
         match accepted {
             Some(Ok((client, _))) => {
+                let server = shared.server.lock().unwrap().clone();
                 if let Ok(server) = TcpStream::connect(server) {
                     join(client, server, shared);
                 }

@@ -29,8 +29,12 @@ const RESTARTS_WINDOW: Duration = Duration::from_secs(60);
 const STOP_GRACE: Duration = Duration::from_secs(20);
 /// One row takes one second: 3,000 years.
 const SLEEP_ROWS: u64 = 100_000_000_000;
-/// The variable from which `assets/clickhouse.xml` takes the path of the users' file.
+/// The variables from which `assets/clickhouse.xml` takes paths: of the users' file, and of the folder in which
+/// tables may have disks of their own.
 const USERS_VARIABLE: &str = "MILLRACE_CLICKHOUSE_USERS";
+const DISKS_VARIABLE: &str = "MILLRACE_CLICKHOUSE_DISKS";
+/// The latter, in the folder of the data.
+pub(crate) const DISKS: &str = "disks";
 
 #[derive(clap::Args, Clone)]
 pub(crate) struct Args {
@@ -114,6 +118,8 @@ fn start(args: &Args) -> Result<Child> {
         .args(["--http-port", &args.http_port.to_string()])
         .args(["--tcp-port", &args.tcp_port.to_string()])
         .env(USERS_VARIABLE, &args.users)
+        // ClickHouse wants a folder's path to end as one.
+        .env(DISKS_VARIABLE, args.data.join(DISKS).join(""))
         // Never written to: its end tells the child that the supervisor is gone.
         .stdin(Stdio::piped())
         .spawn()

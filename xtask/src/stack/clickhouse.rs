@@ -1,6 +1,6 @@
 //! ClickHouse: its users and their passwords, its configuration, and the question whether every user gets an answer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
@@ -10,6 +10,7 @@ use super::layout::{DataDir, hex, random_hex, read_if_there, write_atomically};
 use super::part::{Launch, Part};
 use super::ports::Ports;
 use super::process;
+use crate::clickhouse_serve::DISKS;
 
 pub(crate) const DATABASE: &str = "millrace";
 
@@ -30,6 +31,11 @@ const USERS: [User; 3] = [ADMIN, PIPELINE, ANALYST];
 
 pub(crate) fn url(ports: &Ports) -> String {
     format!("http://127.0.0.1:{}", ports.clickhouse_http)
+}
+
+/// Folder in which a table may have a disk of its own.
+pub(crate) fn disks(dir: &DataDir) -> PathBuf {
+    dir.data(Part::ClickHouse).join(DISKS)
 }
 
 /// # Errors

@@ -21,6 +21,8 @@ pub(crate) struct StackFile {
     pub(crate) kafka_proxy: String,
     pub(crate) registry: String,
     pub(crate) clickhouse: String,
+    /// Folder in which a table of ClickHouse may have a disk of its own.
+    pub(crate) clickhouse_disks: PathBuf,
     pub(crate) database: String,
     pub(crate) admin: Login,
     pub(crate) pipeline: Login,
@@ -45,6 +47,7 @@ impl StackFile {
             kafka_proxy: format!("127.0.0.1:{}", ports.kafka_proxy),
             registry: registry::url(ports),
             clickhouse: clickhouse::url(ports),
+            clickhouse_disks: clickhouse::disks(dir),
             database: clickhouse::DATABASE.to_owned(),
             admin: login(clickhouse::ADMIN),
             pipeline: login(clickhouse::PIPELINE),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use millrace_chaos::parts::{self, Part};
+use millrace_chaos::proxy::{Fault, Proxy};
 use millrace_chaos::stack::until;
 use millrace_chaos::world::{Load, World};
 
@@ -23,13 +24,22 @@ const IDLE: Duration = Duration::from_secs(6);
 const CLAIMS: u64 = 100;
 
 pub(super) fn cases() -> Vec<Case> {
-    vec![Case {
-        number: 8,
-        name: "many-months",
-        what: "an insert into some hundred months is killed in the middle, with ClickHouse, millrace or both",
-        rests_on: &[Guard::Token, Guard::Load],
-        run: many_months,
-    }]
+    vec![
+        Case {
+            number: 8,
+            name: "many-months",
+            what: "an insert into some hundred months is killed in the middle, with ClickHouse, millrace or both",
+            rests_on: &[Guard::Token, Guard::Load],
+            run: many_months,
+        },
+        Case {
+            number: 9,
+            name: "window-overrun",
+            what: "an answer is lost, and other inserts make the server forget the token before the insert is sent again",
+            rests_on: &[Guard::Load],
+            run: window_overrun,
+        },
+    ]
 }
 
 fn many_months(trial: &mut Trial) {
@@ -70,6 +80,51 @@ fn many_months(trial: &mut Trial) {
         interrupted.len()
     ));
     trial.expect(half > 0, "no insert was half applied");
+}
+
+/// Tokens that the table remembers, and inserts of others that push them out.
+const WINDOW: u64 = 20;
+
+fn window_overrun(trial: &mut Trial) {
+    let (proxy, begun) = (Proxy::to(&trial.world.stack.clickhouse), Instant::now());
+    let (stack, table) = (trial.world.stack.clone(), trial.world.table());
+    stack.sql(&format!("ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {WINDOW}"));
+    let config = trial.world.config().with("[clickhouse]", "url", &proxy.url(&stack.clickhouse));
+    let mut millrace = trial.start(&config);
+    millrace.until_ready();
+    trial.load(load_for(trial, Load { events: 200_000, rate: 20_000, ..LOAD }));
+    let mut overruns = 0;
+    while overruns < 2 || goes_on(trial, begun) {
+        let before = millrace.rows();
+        millrace.until("rows land", PATIENCE, |it| it.rows() > before);
+        let hits = proxy.hits();
+        proxy.fail(Fault::LoseAnswer, 1);
+        until("an answer is lost", PATIENCE, || proxy.hits() > hits);
+        // Whoever sends it again comes after the others.
+        proxy.set_open(false);
+        for _ in 0..=WINDOW {
+            let id = format!("00000000-0000-4000-8000-{:012}", trial.random.below(1_000_000_000_000));
+            let insert = format!("INSERT INTO {table} (event_id, _partition) SETTINGS async_insert = 0,");
+            stack.sql(&format!("{insert} insert_deduplication_token = '{id}' VALUES ('{id}', -1)"));
+        }
+        proxy.set_open(true);
+        overruns += 1;
+    }
+    trial.healed();
+    trial.injected(overruns);
+    let applied = proxy.answers().iter().filter(|line| line.starts_with("HTTP/1.1 200")).count();
+    let before = millrace.rows();
+    millrace.until("rows land", PATIENCE, |it| it.rows() > before || it.metric("millrace_lag_events") == 0.0);
+    let again = millrace.lines(&["taken over again"]).len();
+    trial.note(format!(
+        "{overruns} answers were lost, {applied} of them of inserts that had been applied; {} inserts of others followed \
+         each, where the table remembers {WINDOW} tokens; partitions were taken over again {again} times",
+        WINDOW + 1
+    ));
+    trial.expect(applied as u64 == overruns, "an answer that was lost was not of an insert that had been applied");
+    stack.sql(&format!("DELETE FROM {table} WHERE _partition = -1"));
+    trial.keep(millrace);
+    trial.lasts(proxy);
 }
 
 /// An insert that was seen to commit its months.

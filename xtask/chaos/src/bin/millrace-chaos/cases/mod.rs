@@ -10,7 +10,9 @@ mod leaving;
 mod lookups;
 mod members;
 mod poison;
+mod pressure;
 mod random;
+mod registry;
 mod topic_life;
 mod transactions;
 mod zombies;
@@ -52,7 +54,9 @@ pub(crate) fn all() -> Vec<Case> {
         lookups::cases(),
         members::cases(),
         poison::cases(),
+        pressure::cases(),
         random::cases(),
+        registry::cases(),
         topic_life::cases(),
         transactions::cases(),
         zombies::cases(),
