@@ -5,7 +5,11 @@
 //! owner): a new claim takes the next epoch, and two that are made at once are told apart by the owner, so that all see
 //! the same holder. No clock decides anything.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use clickhouse::{Client, Row, error::Result};
 use millrace_pipeline::batch::Progress;
@@ -17,6 +21,14 @@ use crate::faults::{self, Guard};
 /// How often running inserts of an earlier owner are looked at until they are gone.
 const QUIET_POLL: Duration = Duration::from_millis(50);
 
+/// For how long after it was sent for the first time an insert may begin on the server. The longest that it then runs
+/// comes on top; so long has its token to be remembered.
+const BEGINS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Code of the exception by which the server refuses an insert that comes in another of its lives, or too late. The
+/// server's own codes are below.
+pub const TOO_LATE: u32 = 70_395;
+
 /// The claims of one topic, as one owner makes them.
 #[derive(Clone)]
 pub struct Claims {
@@ -25,6 +37,26 @@ pub struct Claims {
     topic: String,
     owner: String,
     timeout: Duration,
+    life: Arc<Mutex<Option<Life>>>,
+}
+
+/// A life of the server, as last heard of.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    /// Seconds since 1970 by the server's clock; it may differ by one from one reading to the next.
+    started: i64,
+    /// Seconds since then.
+    uptime: u64,
+    /// The server was asked no earlier.
+    asked: Instant,
+}
+
+/// What an insert may rely on when it is sent again: it is the same life of the server, which remembers the tokens of
+/// that life for sure, and it is soon enough for its token to be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    started: i64,
+    until_uptime: u64,
 }
 
 /// What an insert says of itself in `log_comment`, for whoever claims one of its partitions next.
@@ -43,12 +75,28 @@ struct Holder {
     partition: i32,
     epoch: u64,
     owner: String,
+    started: i64,
+    uptime: u32,
+}
+
+impl Lease {
+    /// The lease of an insert that was sent before the server was started anew.
+    #[must_use]
+    pub fn in_another_life(self) -> Self {
+        Self { started: self.started - 60, ..self }
+    }
+
+    /// A lease that ended long ago.
+    #[must_use]
+    pub fn run_out(self) -> Self {
+        Self { until_uptime: 0, ..self }
+    }
 }
 
 impl Claims {
     /// Claims of `topic` in `table` (quoted, with its database) by `owner`, which no other process ever was.
     pub fn new(client: Client, table: String, topic: &str, owner: &str, timeout: Duration) -> Self {
-        Self { client, table, topic: topic.to_owned(), owner: owner.to_owned(), timeout }
+        Self { client, table, topic: topic.to_owned(), owner: owner.to_owned(), timeout, life: Arc::default() }
     }
 
     /// Claims partitions: the epoch of each claim that stands. One that is missing was taken by somebody else at the
@@ -75,7 +123,13 @@ impl Claims {
             // A claim is made anew each time, and must never be taken for a repetition of an earlier one.
             .with_setting("insert_deduplicate", "0");
         within(self.timeout, insert.execute()).await?;
-        let holders = self.holders(partitions).await?.into_iter();
+        let asked = Instant::now();
+        let holders = self.holders(partitions).await?;
+        if let Some(Holder { started, uptime, .. }) = holders.first() {
+            let life = Life { started: *started, uptime: u64::from(*uptime), asked };
+            *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
+        }
+        let holders = holders.into_iter();
         Ok(holders.filter(|holder| holder.owner == self.owner).map(|holder| (holder.partition, holder.epoch)).collect())
     }
 
@@ -122,9 +176,17 @@ impl Claims {
         }
     }
 
-    /// A condition that is true for every row while each of `progress` is claimed by this owner under its epoch, and
-    /// throws otherwise (code 395), before any row lands.
-    pub fn fence(&self, progress: &[Progress]) -> String {
+    /// The lease of an insert that is sent for the first time now; `None` before the first claim.
+    pub fn lease(&self) -> Option<Lease> {
+        let life = (*self.life.lock().unwrap_or_else(PoisonError::into_inner))?;
+        // At the latest: the server was asked some time after `asked`, and seconds are counted whole.
+        let uptime = life.uptime + life.asked.elapsed().as_secs() + 1;
+        Some(Lease { started: life.started, until_uptime: uptime + BEGINS_WITHIN.as_secs() })
+    }
+
+    /// A condition that is true for every row while each of `progress` is claimed by this owner under its epoch and the
+    /// lease holds, and throws otherwise (code 395, or [`TOO_LATE`] for the lease), before any row lands.
+    pub fn fence(&self, progress: &[Progress], lease: Option<Lease>) -> String {
         if faults::without(Guard::Fence) {
             return "1".to_owned();
         }
@@ -132,10 +194,19 @@ impl Claims {
         let owner = quote(&self.owner);
         let held: Vec<String> =
             progress.iter().map(|one| format!("({}, ({}, {owner}))", one.partition, one.epoch)).collect();
+        // In another life of the server a token may be remembered whose rows are not there, or rows may be there whose token
+        // is not: it was ended between the two.
+        let leased = lease.map_or(String::new(), |Lease { started, until_uptime }| {
+            format!(
+                " AND throwIf(abs(toInt64(toUnixTimestamp(now())) - toInt64(uptime()) - {started}) > 1 \
+                 OR uptime() > {until_uptime}, 'millrace: too late to tell whether this insert has landed before', \
+                 toInt32({TOO_LATE})) = 0"
+            )
+        });
         format!(
             "throwIf((SELECT count() FROM (SELECT partition, max((epoch, owner)) AS holder FROM {table} \
              WHERE topic = {topic} AND partition IN ({partitions}) GROUP BY partition) \
-             WHERE (partition, holder) IN ({held})) != {count}, 'millrace: a claim of this batch is lost') = 0",
+             WHERE (partition, holder) IN ({held})) != {count}, 'millrace: a claim of this batch is lost') = 0{leased}",
             table = self.table,
             topic = quote(&self.topic),
             partitions = partitions.join(", "),
@@ -159,7 +230,8 @@ impl Claims {
 
     async fn holders(&self, partitions: &[i32]) -> Result<Vec<Holder>> {
         let holders = format!(
-            "SELECT partition, holder.1 AS epoch, holder.2 AS owner FROM (\
+            "SELECT partition, holder.1 AS epoch, holder.2 AS owner, \
+             toInt64(toUnixTimestamp(now())) - toInt64(uptime()) AS started, uptime() AS uptime FROM (\
              SELECT partition, max((epoch, owner)) AS holder FROM {} \
              WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition)",
             self.table
@@ -196,7 +268,7 @@ mod tests {
             Progress { partition: 1, epoch: 7, next_offset: 10 },
             Progress { partition: 4, epoch: 9, next_offset: 20 },
         ];
-        let fence = claims.fence(&progress);
+        let fence = claims.fence(&progress, None);
         assert!(fence.contains("IN ((1, (7, 'me')), (4, (9, 'me')))"), "{fence}");
         assert!(fence.contains("!= 2"), "{fence}");
         assert!(claims.comment(&progress).contains(r#""partitions":[1,4]"#));

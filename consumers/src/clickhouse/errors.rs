@@ -5,6 +5,8 @@
 use clickhouse::error::Error;
 use hyper_util::client::legacy;
 
+use super::claims::TOO_LATE;
+
 /// What to do about an error.
 ///
 /// A failed insert may have landed in some of the table's partitions, whatever its class: it is settled only by sending
@@ -15,6 +17,9 @@ pub enum ErrorClass {
     Retry,
     /// The fence refused: a claimed partition is someone else's now. No row has landed.
     Fenced,
+    /// The fence refused, because it comes too late to be known for a repetition or for none. By this attempt no row has
+    /// landed.
+    TooLate,
     /// Somebody killed the query.
     Cancelled,
     /// The user, the password or a grant is wrong: a person must act.
@@ -78,6 +83,7 @@ const RETRY: &[u32] = &[
 pub fn classify(error: &Error) -> ErrorClass {
     match (code(error), error) {
         (Some(FUNCTION_THROW_IF_VALUE_IS_NON_ZERO), _) => ErrorClass::Fenced,
+        (Some(TOO_LATE), _) => ErrorClass::TooLate,
         (Some(UNKNOWN_STATUS_OF_INSERT), _) => ErrorClass::UnknownOutcome,
         (Some(code), _) if CANCELLED.contains(&code) => ErrorClass::Cancelled,
         (Some(code), _) if AUTH.contains(&code) => ErrorClass::Auth,

@@ -16,7 +16,7 @@ use millrace_pipeline::{
 };
 
 use super::{
-    claims::{Claims, identifier, quote},
+    claims::{Claims, Lease, identifier, quote},
     errors::{ErrorClass, classify, is_connect, label},
     table::Table,
 };
@@ -118,6 +118,7 @@ impl Inserter {
         let mut token = uuid::Uuid::new_v4().to_string();
         let mut attempt = 0;
         let mut unsure_since: Option<Instant> = None;
+        let mut lease = None;
         loop {
             self.permit().await;
             if unsure_since.is_some_and(|since| since.elapsed() > self.settle_within) {
@@ -130,7 +131,10 @@ impl Inserter {
                 return Outcome::Unsettled;
             }
             let begun = Instant::now();
-            let Err(error) = self.send(batch, &token, attempt, body.clone()).await else {
+            if unsure_since.is_none() {
+                lease = self.claims.lease();
+            }
+            let Err(error) = self.send(batch, &token, attempt, lease, body.clone()).await else {
                 self.with_breaker(|breaker, _| breaker.succeeded());
                 self.set_trouble(None);
                 histogram!(names::INSERT_DURATION, "topic" => self.topic.clone()).record(begun.elapsed());
@@ -149,6 +153,16 @@ impl Inserter {
                     "ClickHouse refused an insert: a partition of it is claimed by another consumer"
                 );
                 return Outcome::Refused;
+            }
+            if class == ErrorClass::TooLate {
+                self.with_breaker(|breaker, _| breaker.succeeded());
+                self.set_trouble(None);
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    "ClickHouse was started anew, its clock was set, or an insert was long on its way: its partitions are taken over again"
+                );
+                return Outcome::Unsettled;
             }
             self.with_breaker(|breaker, now| breaker.failed(now));
             self.set_trouble(Some(&error));
@@ -189,12 +203,19 @@ impl Inserter {
     }
 
     /// Sends a batch once. `body` is its rows as an Arrow IPC stream; `attempt` tells this sending from others under
-    /// the same token.
+    /// the same token, and `lease` is what it was given when it was sent first.
     ///
     /// # Errors
     /// Those of ClickHouse and of the way to it.
-    pub async fn send(&self, batch: &Batch, token: &str, attempt: u32, body: Bytes) -> Result<(), Error> {
-        let fence = self.claims.fence(&batch.progress);
+    pub async fn send(
+        &self,
+        batch: &Batch,
+        token: &str,
+        attempt: u32,
+        lease: Option<Lease>,
+        body: Bytes,
+    ) -> Result<(), Error> {
+        let fence = self.claims.fence(&batch.progress, lease);
         let mut insert = self
             .client
             .insert_formatted_with(format!("{}{fence} FORMAT ArrowStream", self.sql_before_fence))
@@ -209,6 +230,9 @@ impl Inserter {
             .with_setting("min_insert_block_size_bytes", "268402944")
             // Late events may lie in any month; how many partitions a table has is its owner's decision.
             .with_setting("max_partitions_per_insert_block", "0")
+            // The fence may throw with a code of its own; and what began in time has to end in time.
+            .with_setting("allow_custom_error_code_in_throwif", "1")
+            .with_setting("max_execution_time", self.timeout.as_secs().max(1).to_string())
             // The status line must tell the end of the query, not its beginning.
             .with_setting("wait_end_of_query", "1")
             .with_timeouts(Some(self.timeout), Some(self.timeout));

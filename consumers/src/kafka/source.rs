@@ -57,6 +57,17 @@ pub struct Rebalances {
     /// End of each partition, as last heard of.
     ends: Mutex<BTreeMap<i32, i64>>,
     closing: AtomicBool,
+    /// Whether a commit has failed.
+    uncommitted: AtomicBool,
+}
+
+impl Rebalances {
+    /// A commit is a hint of where to start reading, and rows are the truth: it is made again with the next batch, or by
+    /// the housekeeping.
+    fn commit_failed(&self, error: &KafkaError) {
+        tracing::warn!(%error, "offsets were not committed; they will be in a moment");
+        self.uncommitted.store(true, Ordering::Relaxed);
+    }
 }
 
 impl ClientContext for Rebalances {
@@ -99,8 +110,7 @@ impl ConsumerContext for Rebalances {
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
-            // A commit is a hint of where to start reading; the next one carries it.
-            tracing::warn!(%error, "offsets were not committed");
+            self.commit_failed(&error);
         }
     }
 }
@@ -242,8 +252,13 @@ impl Source {
             return;
         }
         if let Err(error) = self.reader.consumer.commit(&list, mode) {
-            tracing::warn!(%error, "offsets were not committed; they are with the next batch");
+            self.reader.consumer.context().commit_failed(&error);
         }
+    }
+
+    /// Whether a commit has failed since this was asked last: on a topic that has gone quiet no other would carry it.
+    pub fn has_failed_commit(&self) -> bool {
+        self.reader.consumer.context().uncommitted.swap(false, Ordering::Relaxed)
     }
 
     /// End of a partition as last heard of, without asking the broker.

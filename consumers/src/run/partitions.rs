@@ -156,9 +156,14 @@ impl Worker {
         if self.pipeline.in_flight() {
             tracing::warn!(topic = self.crew.topic, "not everything landed in time; whoever reads next finds what did");
         }
-        let committed: Vec<Progress> = self.committed.values().copied().collect();
-        self.source.commit(&committed, |partition| self.logs.mark(partition), CommitMode::Sync);
+        self.commit_again(CommitMode::Sync);
         Ok(())
+    }
+
+    /// Commits once more what was committed last, for all that is held.
+    pub(super) fn commit_again(&self, mode: CommitMode) {
+        let committed: Vec<Progress> = self.committed.values().copied().collect();
+        self.source.commit(&committed, |partition| self.logs.mark(partition), mode);
     }
 
     /// Drains, and leaves the group.

@@ -355,6 +355,9 @@ impl Worker {
             return;
         }
         self.kept_house = Instant::now();
+        if self.source.has_failed_commit() {
+            self.commit_again(CommitMode::Async);
+        }
         if self.forgot_refused.elapsed() >= FORGET_REFUSED {
             self.forgot_refused = Instant::now();
             self.pipeline.decoder.forget_refused();

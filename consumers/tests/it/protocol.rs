@@ -12,6 +12,7 @@ use clickhouse::Client;
 use millrace_consumers::{
     clickhouse::{
         claims::Claims,
+        errors::{ErrorClass, classify},
         insert::{Inserter, Outcome},
         table::describe,
     },
@@ -157,11 +158,32 @@ async fn the_same_rows_under_the_same_token_land_once_also_through_the_fence() {
     let batch = batch(rows(1000, 2), 1);
     let body = arrow_stream(&batch.rows).unwrap();
     for attempt in 0..3 {
-        inserter.send(&batch, "one-token", attempt, body.clone().into()).await.unwrap();
+        inserter.send(&batch, "one-token", attempt, claims.lease(), body.clone().into()).await.unwrap();
     }
     assert_eq!(world.rows_landed().await, 1000);
-    inserter.send(&batch, "another-token", 0, body.into()).await.unwrap();
+    inserter.send(&batch, "another-token", 0, claims.lease(), body.into()).await.unwrap();
     assert_eq!(world.rows_landed().await, 2000, "the negative control: without the token they land again");
+    world.clean_up().await;
+}
+
+/// What was sent in another life of the server, or comes long after it was sent, is refused and not taken for new.
+#[tokio::test]
+async fn an_insert_that_comes_too_late_to_be_told_from_a_repetition_is_refused() {
+    let world = World::migrated().await;
+    let claims = claims(&world, "me");
+    assert_eq!(claims.lease(), None);
+    claims.claim(&[0]).await.unwrap();
+    let inserter = inserter(&world, &claims).await;
+    let batch = batch(rows(1000, 2), 1);
+    let body = arrow_stream(&batch.rows).unwrap();
+    let lease = claims.lease().unwrap();
+    for wrong in [lease.in_another_life(), lease.run_out()] {
+        let error = inserter.send(&batch, "token", 0, Some(wrong), body.clone().into()).await.unwrap_err();
+        assert_eq!(classify(&error), ErrorClass::TooLate, "{error}");
+    }
+    assert_eq!(world.rows_landed().await, 0);
+    inserter.send(&batch, "token", 1, Some(lease), body.into()).await.unwrap();
+    assert_eq!(world.rows_landed().await, 1000);
     world.clean_up().await;
 }
 
@@ -176,7 +198,7 @@ async fn a_half_sent_insert_of_an_earlier_owner_is_stopped_and_leaves_no_row() {
         "INSERT INTO {} (event_id, timestamp, _partition, _offset) SELECT event_id, timestamp, _partition, _offset FROM \
          input('event_id UUID, timestamp DateTime64(3, \\'UTC\\'), _partition Int32, _offset Int64') WHERE {} FORMAT ArrowStream",
         world.qualified("orders"),
-        first.fence(&batch.progress)
+        first.fence(&batch.progress, None)
     );
     let mut insert = world
         .client
