@@ -52,7 +52,8 @@ impl Staged {
         manifest["topic"] = world.topic().into();
         manifest["dead_letter_topic"] = world.dead_letter_topic().into();
         manifest["begin_offsets"] = ends.keys().map(|partition| (partition.to_string(), Value::from(0))).collect();
-        manifest["end_offsets"] = ends.iter().map(|(partition, end)| (partition.to_string(), Value::from(*end))).collect();
+        manifest["end_offsets"] =
+            ends.iter().map(|(partition, end)| (partition.to_string(), Value::from(*end))).collect();
         let mut moved: BTreeMap<Place, Place> = BTreeMap::new();
         copiers.iter().for_each(|copier| moved.extend(copier.producer.context().moved.lock().unwrap().iter()));
         for (old, at) in &self.poison {

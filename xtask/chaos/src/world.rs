@@ -117,7 +117,8 @@ impl World {
         fs::write(folder.join("stack.json"), json.to_string()).unwrap();
         let prefix = format!("e2e-{test}-{unique}-");
         let kafka = Kafka::new(&stack.kafka, &format!("{prefix}group"));
-        let world = Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0) };
+        let world =
+            Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0) };
 
         let password = world.stack.admin.password_file.display().to_string();
         let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
@@ -222,7 +223,8 @@ impl World {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let manifest = self.folder.join(format!("manifest-{number}.json"));
         let log = self.folder.join(format!("generate-{number}.log"));
-        let mut command = self.bench(prefix, "generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
+        let mut command =
+            self.bench(prefix, "generate", &["--seed", &seed.to_string(), "--rate", &load.rate.to_string()]);
         command.args(["--events", &load.events.to_string(), "--duplicates", &load.duplicates.to_string()]);
         command.args(["--poison", &load.poison.to_string(), "--manifest"]).arg(&manifest).args(arguments);
         let child = command.stderr(File::create(&log).unwrap()).spawn().unwrap();

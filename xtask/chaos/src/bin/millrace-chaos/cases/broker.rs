@@ -73,7 +73,11 @@ fn broker_away(trial: &mut Trial) {
         let awake = until_rows_land(&members, "rows land after the broker woke up");
         trial.injected(1);
         if round == 0 {
-            trial.note(format!("rows landed {:.1} s after it was back, {:.1} s after it woke up", back.as_secs_f64(), awake.as_secs_f64()));
+            trial.note(format!(
+                "rows landed {:.1} s after it was back, {:.1} s after it woke up",
+                back.as_secs_f64(),
+                awake.as_secs_f64()
+            ));
         }
         if trial.time.is_none_or(|time| begun.elapsed() >= time) || !trial.is_loading() {
             break;
@@ -98,19 +102,22 @@ fn parted(trial: &mut Trial) {
     let kafka = Wire::between(&stack.kafka_proxy, &stack.kafka_proxied);
     let clickhouse = Wire::to(&stack.clickhouse);
     let config = trial.world.config();
-    let away = config
-        .clone()
-        .with("[kafka]", "bootstrap_servers", &kafka.address())
-        .with("[clickhouse]", "url", &clickhouse.url(&stack.clickhouse));
+    let away = config.clone().with("[kafka]", "bootstrap_servers", &kafka.address()).with(
+        "[clickhouse]",
+        "url",
+        &clickhouse.url(&stack.clickhouse),
+    );
     trial.load(Load { events: 350_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
     let (mut far, mut near) = (trial.start(&away), trial.start(&config));
     let half = |it: &Millrace| held(it) == 2 && it.rows() > 0;
     let all = |it: &Millrace| held(it) == 4;
     let begun = Instant::now();
     let mut done = 0;
-    for (parted, from, heir) in
-        [(vec![&kafka], "Kafka", true), (vec![&clickhouse], "ClickHouse", false), (vec![&kafka, &clickhouse], "both", true)]
-    {
+    for (parted, from, heir) in [
+        (vec![&kafka], "Kafka", true),
+        (vec![&clickhouse], "ClickHouse", false),
+        (vec![&kafka, &clickhouse], "both", true),
+    ] {
         if trial.time.is_some_and(|time| begun.elapsed() >= time) {
             break;
         }

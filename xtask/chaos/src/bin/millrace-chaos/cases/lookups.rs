@@ -45,14 +45,18 @@ fn slow_and_changed(trial: &mut Trial) {
     wire.set(Weather::Slow { bytes: 300_000 });
     let (mut millrace, begun) = (trial.start(&slow), Instant::now());
     trial.injected(1);
-    let waits = |it: &Millrace| it.readiness().is_some_and(|(status, text)| status == 503 && text.contains("reference"));
+    let waits =
+        |it: &Millrace| it.readiness().is_some_and(|(status, text)| status == 503 && text.contains("reference"));
     millrace.until("it waits for its reference topics", PATIENCE, waits);
     let (mut rows, mut looks) = (0, 0);
     while waits(&millrace) {
         rows = rows.max(trial.world.stack.count(&format!("SELECT count() FROM {}", trial.world.table())));
         looks += 1;
     }
-    trial.note(format!("reference topics took {:.1} s; {looks} looks meanwhile found {rows} rows", begun.elapsed().as_secs_f64()));
+    trial.note(format!(
+        "reference topics took {:.1} s; {looks} looks meanwhile found {rows} rows",
+        begun.elapsed().as_secs_f64()
+    ));
     trial.expect(looks > 20 && begun.elapsed() > Duration::from_secs(4), "the reference topics were not slow");
     trial.expect(rows == 0, format!("{rows} rows landed before the reference topics were whole"));
     wire.set(Weather::Clear);
@@ -69,7 +73,9 @@ fn slow_and_changed(trial: &mut Trial) {
     trial.injected(1);
     let mut millrace = trial.start(&trial.world.config());
     trial.world.until_committed(PATIENCE);
-    millrace.until("all of it was read again", PATIENCE, |it| it.metric("millrace_duplicates_dropped_total") as u64 >= load.events);
+    millrace.until("all of it was read again", PATIENCE, |it| {
+        it.metric("millrace_duplicates_dropped_total") as u64 >= load.events
+    });
     trial.expect(before == digest(&trial.world), "reading again changed rows that had landed");
     let seen = changed.probe(&trial.world, 1);
     trial.expect(seen != changed.was, format!("an event of {} still found {seen}", changed.customer));
@@ -81,7 +87,10 @@ fn slow_and_changed(trial: &mut Trial) {
         }
         back = changed.probe(&trial.world, number);
     }
-    trial.note(format!("{} was `{}`, then `{seen}` for a new event, then `{back}` again", changed.customer, changed.was));
+    trial.note(format!(
+        "{} was `{}`, then `{seen}` for a new event, then `{back}` again",
+        changed.customer, changed.was
+    ));
     trial.load_with(Load { events: 2 * load.events, ..load }, &arguments);
     trial.healed();
     trial.keep(millrace);
@@ -124,7 +133,10 @@ impl Changed {
         };
         let landed = |event: &OwnedMessage| {
             let (partition, offset) = (event.partition(), event.offset());
-            world.stack.count(&format!("SELECT count() FROM {} WHERE _partition = {partition} AND _offset = {offset}", world.table())) == 1
+            world.stack.count(&format!(
+                "SELECT count() FROM {} WHERE _partition = {partition} AND _offset = {offset}",
+                world.table()
+            )) == 1
         };
         let events = world.kafka.records(&world.topic()).into_values().flatten();
         let event = events.filter(holds).find(landed).unwrap();
@@ -160,7 +172,8 @@ fn empty(trial: &mut Trial) {
     side.until_committed(PATIENCE);
     millrace.terminate();
     let count = |what: &str| side.stack.count(&format!("SELECT {what} FROM {}", side.table()));
-    let nulls = count("countIf(customer_segment IS NULL AND customer_country IS NULL AND customer_signup_date IS NULL)");
+    let nulls =
+        count("countIf(customer_segment IS NULL AND customer_country IS NULL AND customer_signup_date IS NULL)");
     let products = count("countIf(arrayExists(category -> category IS NOT NULL, items.category))");
     trial.injected(1);
     trial.expect([count("count()"), nulls] == [first.events; 2], "null: not every event landed with nulls");
@@ -177,28 +190,31 @@ fn empty(trial: &mut Trial) {
     trial.note(format!("null: {} rows without a customer; dead_letter: {missed} letters of missing customers", nulls));
     trial.expect(count("count()") == first.events, "dead_letter: an event without its customer landed");
     // An event without its customer leaves a letter each time that it comes.
-    trial.expect(missed >= SMALL.events && letters.len() as u64 == missed + unreadable, format!("dead_letter: {} letters", letters.len()));
+    trial.expect(
+        missed >= SMALL.events && letters.len() as u64 == missed + unreadable,
+        format!("dead_letter: {} letters", letters.len()),
+    );
     drop(side);
 
     let world = &trial.world;
     let config = without_customers(world).with("[[topics.lookups]]", "miss", "wait");
-    let config = config.with("[[topics.lookups]]", "wait_timeout", "8s");
+    let config = config.with("[[topics.lookups]]", "wait_timeout", "10s");
     let mut millrace = trial.start(&config);
     millrace.until_ready();
+    let records = trial.world.kafka.records(&trial.world.reference_topic("customers"));
     trial.load(Load { events: 3_000, ..SMALL });
     trial.generator().finish();
     trial.injected(1);
-    let held = Duration::from_secs(4);
+    let held = Duration::from_secs(3);
     std::thread::sleep(held);
     let early = trial.world.stack.count(&format!("SELECT count() FROM {}", trial.world.table()));
     trial.expect(early == 0, format!("wait: {early} rows landed before their customers were there"));
-    let records = trial.world.kafka.records(&trial.world.reference_topic("customers"));
     trial.world.kafka.refill(&nobody(&trial.world), &records);
     let filled = Instant::now();
     trial.healed();
     trial.world.until_committed(PATIENCE);
     trial.note(format!(
-        "wait: nothing landed for {held:?}, and all of it {:.1} s after the topic was filled; guests waited for 8 s in vain",
+        "wait: nothing landed for {held:?}, and all of it {:.1} s after the topic was filled; guests waited for 10 s in vain",
         filled.elapsed().as_secs_f64()
     ));
     trial.world.kafka.delete(&[&nobody(&trial.world)]);
@@ -214,6 +230,9 @@ fn nobody(world: &World) -> String {
 fn without_customers(world: &World) -> Config {
     world.kafka.create(&nobody(world), 4, &[("cleanup.policy", "compact")]);
     // Its records are read by the schema of its own subject.
-    world.stack.register(&format!("{}-value", nobody(world)), &world.stack.latest_schema(&format!("{}-value", world.reference_topic("customers"))));
+    world.stack.register(
+        &format!("{}-value", nobody(world)),
+        &world.stack.latest_schema(&format!("{}-value", world.reference_topic("customers"))),
+    );
     world.config().with_reference(&world.reference_topic("customers"), &nobody(world))
 }

@@ -40,7 +40,10 @@ pub(crate) fn all() -> Vec<Case> {
         poison::cases(),
         topic_life::cases(),
         transactions::cases(),
-    ].into_iter().flatten().collect();
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     all.sort_by_key(|case| case.number);
     all
 }

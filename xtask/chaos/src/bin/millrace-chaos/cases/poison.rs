@@ -158,5 +158,8 @@ fn refused(trial: &mut Trial, millrace: &mut Millrace, events: u64, arguments: &
         manifest.end_offsets
     ));
     trial.expect(passed.is_empty(), format!("{how}: offsets passed a dead letter that was not written: {passed:?}"));
-    trial.expect(moved == 4, format!("{how}: offsets of {moved} partitions only moved up to the first unreadable record"));
+    trial.expect(
+        moved == 4,
+        format!("{how}: offsets of {moved} partitions only moved up to the first unreadable record"),
+    );
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use millrace_chaos::kafka::Offsets;
 use millrace_chaos::process::Millrace;
-use millrace_chaos::staged::{Copier, Staged};
 use millrace_chaos::stack::until;
+use millrace_chaos::staged::{Copier, Staged};
 use millrace_chaos::wire::{Weather, Wire};
 use millrace_chaos::world::{Generator, Load};
 use rdkafka::message::OwnedMessage;
@@ -80,7 +80,9 @@ impl First {
 
     fn land(trial: &mut Trial) -> Self {
         let world = &trial.world;
-        let mut millrace = trial.start(&world.config());
+        // A session that outlasts a long sleep: a member that stays takes nothing over anew.
+        let config = world.config().with("[kafka.properties]", "\"session.timeout.ms\"", "45000");
+        let mut millrace = trial.start(&config);
         millrace.until_ready();
         let mut generator = world.generate_with(Self::LOAD, world.seed + 1, &[]);
         let manifest = generator.finish();
@@ -107,7 +109,11 @@ impl First {
         trial.injected(1);
         trial.load(Load { events: 80_000, poison: 0.002, ..Self::LOAD });
         let ends = trial.generator().finish().end_offsets;
-        assert!(ends.iter().all(|(partition, end)| *end > self.ends[partition]), "it has not grown past {:?}: {ends:?}", self.ends);
+        assert!(
+            ends.iter().all(|(partition, end)| *end > self.ends[partition]),
+            "it has not grown past {:?}: {ends:?}",
+            self.ends
+        );
         ends
     }
 
@@ -131,7 +137,10 @@ fn expect_stop(trial: &mut Trial, words: &str) {
         millrace.ended()
     });
     let said = !millrace.lines(&["error: ", words]).is_empty();
-    trial.expect(ended.is_some_and(|status| status.code() == Some(1)), format!("on_lost_position = \"stop\": ended {ended:?}"));
+    trial.expect(
+        ended.is_some_and(|status| status.code() == Some(1)),
+        format!("on_lost_position = \"stop\": ended {ended:?}"),
+    );
     trial.expect(said, format!("on_lost_position = \"stop\": no error says `{words}`"));
     trial.expect(before == trial.world.kafka.committed(&topic), "on_lost_position = \"stop\" committed something");
 }
@@ -173,7 +182,9 @@ fn recreated_and_forgotten(trial: &mut Trial) {
     trial.note(format!("{} rows when it was ready, of {} events of the first topic", landed, first.events));
     // Where it begins at the end, nothing is ever committed, and everything is lost; so wait for one or the other.
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(15) && trial.world.kafka.committed(&topic) != trial.world.kafka.ends(&topic) {
+    while begun.elapsed() < Duration::from_secs(15)
+        && trial.world.kafka.committed(&topic) != trial.world.kafka.ends(&topic)
+    {
         thread::sleep(Duration::from_millis(200));
     }
     let said = millrace.lines(&["ERROR", "partition"]).len();
@@ -190,6 +201,8 @@ fn recreated_while_running(trial: &mut Trial) {
     let ends = first.succeed(trial);
     first.millrace.signal(Signal::CONT);
     trial.healed();
+    let rebalances = first.millrace.metric("millrace_rebalances_total");
+    trial.expect(rebalances == 1.0, format!("{rebalances} rebalances: it was not as if nothing had happened"));
     trial.note(format!("its positions {:?}, the new topic's ends {ends:?}", first.ends));
     let awake = Instant::now();
     let said = (0..600).any(|_| {
@@ -210,7 +223,8 @@ fn partitions_added(trial: &mut Trial) {
     let staged = Staged::new(world, Load { events: 150_000, rate: 0, duplicates: 0.05, poison: 0.002 }, 6);
     let mut records: Vec<&OwnedMessage> = staged.records.values().flatten().collect();
     records.sort_by_key(|record| (record.offset(), record.partition()));
-    let (old, new): (Vec<&OwnedMessage>, Vec<&OwnedMessage>) = records.into_iter().partition(|record| record.partition() < 4);
+    let (old, new): (Vec<&OwnedMessage>, Vec<&OwnedMessage>) =
+        records.into_iter().partition(|record| record.partition() < 4);
     let config = world.config().with("[[topics]]", "start", "latest");
     let mut pair = [trial.start(&config), trial.start(&config)];
     pair.iter_mut().for_each(Millrace::until_ready);
@@ -256,7 +270,10 @@ fn partitions_added(trial: &mut Trial) {
 fn rows_below(trial: &Trial, offsets: &Offsets) -> u64 {
     let table = trial.world.table();
     let below = |(partition, offset): (&i32, &i64)| {
-        trial.world.stack.count(&format!("SELECT count() FROM {table} WHERE _partition = {partition} AND _offset < {offset}"))
+        trial
+            .world
+            .stack
+            .count(&format!("SELECT count() FROM {table} WHERE _partition = {partition} AND _offset < {offset}"))
     };
     offsets.iter().map(below).sum()
 }
@@ -276,13 +293,16 @@ fn expect_only_deleted_lost(trial: &mut Trial, generator: &Generator, deleted: &
 /// Of what was not committed at this moment, three quarters.
 fn cut(committed: &Offsets, ends: &Offsets) -> Offsets {
     let cut = |at: i64, end: i64| at + (end - at) * 3 / 4;
-    ends.iter().map(|(partition, end)| (*partition, cut(committed.get(partition).copied().unwrap_or(0), *end))).collect()
+    ends.iter()
+        .map(|(partition, end)| (*partition, cut(committed.get(partition).copied().unwrap_or(0), *end)))
+        .collect()
 }
 
 const ONCE: Load = Load { events: 100_000, rate: 0, duplicates: 0.0, poison: 0.0 };
 
 /// Sends everything once more: now nothing may be missing, or be there twice.
-fn send_again(trial: &mut Trial, millrace: Millrace, arguments: &[&str]) {
+fn send_again(trial: &mut Trial, first: Generator, millrace: Millrace, arguments: &[&str]) {
+    trial.sent(first);
     trial.load_with(Load { poison: 0.002, ..ONCE }, arguments);
     trial.healed();
     trial.keep(millrace);
@@ -303,7 +323,7 @@ fn retention_while_away(trial: &mut Trial) {
     expect_stop(trial, RETENTION);
     let millrace = trial.start(&config);
     expect_only_deleted_lost(trial, &generator, &deleted, &millrace);
-    send_again(trial, millrace, &arguments);
+    send_again(trial, generator, millrace, &arguments);
 }
 
 fn retention_while_behind(trial: &mut Trial) {
@@ -312,7 +332,7 @@ fn retention_while_behind(trial: &mut Trial) {
     let wire = Wire::to(&trial.world.stack.clickhouse);
     // So little may be on its way that the rest is still in Kafka.
     let config = trial.world.config().with("[clickhouse]", "url", &wire.url(&trial.world.stack.clickhouse));
-    let config = config.with_raw("[topics.batch]", "max_rows", "2000").with("[kafka]", "queue_max_bytes", "256KiB");
+    let config = config.with_raw("[topics.batch]", "max_rows", "2000").with("[kafka]", "queue_max_bytes", "1MiB");
     let mut millrace = trial.start(&config);
     millrace.until_ready();
     let mut generator = trial.world.generate_with(Load { rate: 25_000, ..ONCE }, trial.world.seed, &arguments);
@@ -327,5 +347,5 @@ fn retention_while_behind(trial: &mut Trial) {
     // The wire ends with this.
     millrace.terminate();
     let millrace = trial.start(&trial.world.config());
-    send_again(trial, millrace, &arguments);
+    send_again(trial, generator, millrace, &arguments);
 }

@@ -1,5 +1,6 @@
 //! A topic that is written in transactions, some of them aborted, and compacted: offsets with gaps of every kind.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use millrace_chaos::stack::until;
@@ -49,10 +50,13 @@ fn aborted_and_compacted(trial: &mut Trial) {
     let topic = world.topic();
     let staged = Staged::new(world, LOAD, 4);
     // Segments of 1 MiB, the least there is; the last one is never compacted.
-    let compacted = [("cleanup.policy", "compact,delete"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.01")];
+    let compacted =
+        [("cleanup.policy", "compact,delete"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.01")];
     world.kafka.configure(&topic, &compacted);
     let mut records: Vec<&OwnedMessage> = staged.records.values().flatten().collect();
-    records.sort_by_key(|record| (record.offset(), record.partition()));
+    // Each partition's share by share, so that all of them end with plain records.
+    let share = |record: &OwnedMessage| record.offset() * 1_000_000 / staged.records[&record.partition()].len() as i64;
+    records.sort_by_key(|record| (share(record), record.partition()));
     let (before, rest) = records.split_at(COMPACTED);
     let (under_load, last) = rest.split_at(rest.len() - PLAIN);
     let mut writer = Writer {
@@ -69,20 +73,25 @@ fn aborted_and_compacted(trial: &mut Trial) {
         writer.strange(trial, transaction);
         writer.give_up();
         // The same events once more, under the same keys: compaction leaves only these.
-        let events: Vec<&OwnedMessage> = transaction.iter().copied().filter(|record| !staged.is_poison(record)).collect();
+        let events: Vec<&OwnedMessage> =
+            transaction.iter().copied().filter(|record| !staged.is_poison(record)).collect();
         writer.commit(&staged, &events);
     }
     let offsets: i64 = trial.world.kafka.ends(&topic).values().sum();
-    // What a reader of committed records gets of each partition.
-    let readable = || trial.world.kafka.records(&topic).into_values().map(|records| records.len()).collect::<Vec<_>>();
-    let (written, begun) = (readable(), Instant::now());
-    let mut left = written.clone();
+    // What a reader of committed records gets of each partition, and would get if nothing were compacted.
+    let readable =
+        || trial.world.kafka.records(&topic).into_iter().map(|(partition, records)| (partition, records.len()));
+    let mut written: BTreeMap<i32, usize> = BTreeMap::new();
+    for record in before {
+        *written.entry(record.partition()).or_default() += if staged.is_poison(record) { 1 } else { 2 };
+    }
+    let (mut left, begun) = (BTreeMap::new(), Instant::now());
     until("each partition is compacted", COMPACTION, || {
         std::thread::sleep(Duration::from_millis(500));
-        left = readable();
-        left.iter().zip(&written).all(|(left, written)| left * 10 < written * 9)
+        left = readable().collect();
+        left.iter().all(|(partition, left)| left * 10 < written[partition] * 9)
     });
-    let (before, after) = (written.iter().sum::<usize>(), left.iter().sum::<usize>());
+    let (before, after) = (written.values().sum::<usize>(), left.values().sum::<usize>());
     trial.note(format!(
         "of {offsets} offsets {before} had a record for a reader of committed ones, and {after} when reading began, {:.0} s after \
          they were written",
@@ -158,10 +167,19 @@ impl Writer {
         for record in like.iter().step_by(3) {
             let value = record.payload().unwrap();
             let (high, low) = (trial.random.below(u64::MAX), trial.random.below(u64::MAX));
-            let id = format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}", high >> 32, high & 0xffff, high >> 16 & 0xfff, low >> 48 & 0xfff, low & 0xffff_ffff_ffff);
+            let id = format!(
+                "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+                high >> 32,
+                high & 0xffff,
+                high >> 16 & 0xfff,
+                low >> 48 & 0xfff,
+                low & 0xffff_ffff_ffff
+            );
             // Magic byte, schema id, length, 36 characters of the event id: a value that is none stays as it is.
             let value = match value.get(42..) {
-                Some(rest) if value[..6] == [0, value[1], value[2], value[3], value[4], 72] => [&value[..6], id.as_bytes(), rest].concat(),
+                Some(rest) if value[..6] == [0, value[1], value[2], value[3], value[4], 72] => {
+                    [&value[..6], id.as_bytes(), rest].concat()
+                }
                 _ => value.to_vec(),
             };
             self.strange.send(id.as_bytes(), &value, record.partition(), None);
