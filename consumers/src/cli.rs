@@ -1,6 +1,7 @@
 //! The command line of `millrace`: what can be asked for, and how the answer leaves. It does none of the work.
 //!
-//! Exit status: 0 it went well; 1 it failed, or `check` found a problem; 2 the command line or the configuration is wrong.
+//! Exit status: 0 it went well; 1 it failed, or `check` or `audit` found a problem; 2 the command line or the configuration
+//! is wrong.
 
 use std::{
     io::{self, Write},
@@ -13,8 +14,9 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 
 use crate::{
+    audit::{self, Options, Wanted},
     check,
-    config::{self, Config, ConfigErrors, LogLevel, Secret},
+    config::{self, Config, ConfigErrors, LogLevel, Secret, Topic},
     migrate, run,
     telemetry::{logs, metrics},
 };
@@ -65,8 +67,45 @@ enum Command {
         #[command(flatten)]
         user: MigrateUser,
     },
+    /// Account for every event: compare Kafka and ClickHouse, and tell what is lost, doubled or unexplained. It writes
+    /// nothing and may run beside a live pipeline
+    Audit {
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        scope: AuditScope,
+        /// Samples of each finding
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        samples: usize,
+        /// Memory to use, with its unit; with less, Kafka is read more often
+        #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = size)]
+        max_memory: usize,
+        /// Longest silence of a server, with its unit
+        #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
+        timeout: Duration,
+        /// One line of JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a commented default configuration
     Config,
+}
+
+/// What is audited; default: every topic, from its oldest offset to the committed one.
+#[derive(Args)]
+struct AuditScope {
+    /// Only this topic
+    #[arg(long, value_name = "NAME")]
+    topic: Option<String>,
+    /// Only this Kafka partition; with several topics in the configuration --topic is needed too
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    partition: Option<i32>,
+    /// First offset to look at
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(0..))]
+    from: Option<i64>,
+    /// Offset to stop before
+    #[arg(long, value_name = "OFFSET", requires = "partition", value_parser = clap::value_parser!(i64).range(1..))]
+    to: Option<i64>,
 }
 
 #[derive(Args)]
@@ -94,6 +133,8 @@ struct MigrateUser {
 enum Failure {
     /// Status 2.
     Config(ConfigErrors),
+    /// Status 2.
+    Usage(String),
     /// Status 1.
     Failed(anyhow::Error),
     /// Status 1; everything has been said.
@@ -120,6 +161,7 @@ pub fn main() -> ExitCode {
     };
     let (status, text) = match failure {
         Failure::Config(errors) => (2, errors.to_string()),
+        Failure::Usage(text) => (2, text),
         Failure::Failed(error) => (1, format!("{error:#}").replace(['\n', '\r'], " ")),
         Failure::Told => return ExitCode::from(1),
     };
@@ -149,6 +191,10 @@ fn execute(command: Command) -> Result<(), Failure> {
         }
         Command::Check { config, offline, json, timeout } => check(&config.path, offline, json, timeout),
         Command::Migrate { config, apply, user } => migrate(&config.path, apply, user),
+        Command::Audit { config, scope, samples, max_memory, timeout, json } => {
+            let wanted = Wanted { partition: scope.partition, from: scope.from, to: scope.to };
+            audit(&config.path, scope.topic.as_deref(), Options { wanted, samples, max_memory, timeout }, json)
+        }
         Command::Config => Ok(print(config::DEFAULT)?),
     }
 }
@@ -200,6 +246,43 @@ fn migrate(path: &Path, apply: bool, user: MigrateUser) -> Result<(), Failure> {
     })
 }
 
+fn audit(path: &Path, topic: Option<&str>, options: Options, json: bool) -> Result<(), Failure> {
+    let config = Config::load(path)?;
+    let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
+    let topics: Vec<&Topic> =
+        config.topics.iter().filter(|other| topic.is_none_or(|topic| topic == other.spec.topic)).collect();
+    if topics.is_empty() {
+        let hint = config::did_you_mean(topic.unwrap_or_default(), names.iter().copied());
+        let known = names.join(", ");
+        return Err(Failure::Usage(format!(
+            "--topic: {} is not in {}, which has {known}{hint}",
+            topic.unwrap_or_default(),
+            path.display()
+        )));
+    }
+    let Wanted { partition, from, to } = options.wanted;
+    if partition.is_some() && topics.len() > 1 {
+        return Err(Failure::Usage(format!(
+            "--partition: of which topic? Name one with --topic: {}",
+            names.join(", ")
+        )));
+    }
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(Failure::Usage(format!(
+            "--from {from} --to {to}: nothing lies between; expected --to greater than --from"
+        )));
+    }
+    let runtime = runtime()?;
+    let report = runtime.block_on(audit::audit(&config, &topics, options));
+    // A server that still owes an answer must not hold this up.
+    runtime.shutdown_background();
+    let report = report?;
+    print(&if json { format!("{}\n", report.to_json()) } else { report.to_string() })?;
+    if report.violations() == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
 }
@@ -215,6 +298,10 @@ fn print(text: &str) -> Result<()> {
 
 fn levels() -> PossibleValuesParser {
     PossibleValuesParser::new(LogLevel::NAMES.iter().map(|(name, _)| *name))
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    config::parse_size(text).ok_or_else(|| "expected a size such as 512MiB or 2GiB".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ pub mod takeover;
 pub mod run;
 pub mod check;
 pub mod migrate;
+pub mod audit;
 pub mod cli;
 pub mod http;
 pub mod telemetry;

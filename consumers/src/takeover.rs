@@ -1,13 +1,15 @@
 //! Taking partitions over: claim, quiet, load. Only then may a partition be read.
 
+mod load;
+mod start;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
-use clickhouse::Client;
+use anyhow::{Context, Result};
 use futures::{StreamExt, stream};
 use millrace_pipeline::{
     assignment::Attempt,
@@ -15,44 +17,39 @@ use millrace_pipeline::{
     retry::Backoff,
 };
 
+use self::{load::Extent, start::Start};
+pub use self::{
+    load::Ids,
+    start::{Cause, Stopped},
+};
 use crate::{
-    clickhouse::{
-        claims::{Claims, identifier},
-        client::within,
-    },
-    config::StartOffset,
+    clickhouse::claims::Claims,
+    config::{LostPosition, StartOffset},
     faults::{self, Guard, Point},
-    kafka::source::{Position, Reader},
+    kafka::{
+        mark::Mark,
+        source::{Position, Reader},
+    },
     random,
 };
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
 /// Partitions loaded at once.
 const PARALLEL_LOADS: usize = 4;
-/// Without a byte for this long, the server that sends ids is taken for dead.
-const SILENCE: Duration = Duration::from_secs(60);
-/// How often the window may be halved to fit the ids that may be held.
-const HALVINGS: u32 = 20;
-/// Size of one row of the ids query in `RowBinary`: a UUID and a 32-bit age.
-const ROW_LEN: usize = 20;
 
 /// Takes partitions of one topic over.
 pub struct TakeOver {
-    /// For queries; loads may take long, so it has no timeout of its own.
-    pub client: Client,
     /// The claims of the topic.
     pub claims: Claims,
-    /// Table, quoted, with its database.
-    pub table: String,
-    /// Column of the ids, a UUID.
-    pub id_column: String,
-    /// Ids ingested within it are loaded.
-    pub window: Duration,
-    /// Most ids that this process may hold, over all partitions.
-    pub max_ids: usize,
+    /// What is read back.
+    pub ids: Ids,
+    /// Kafka topic.
+    pub topic: String,
     /// Where a partition without a committed offset starts.
     pub start: StartOffset,
-    /// Longest wait for Kafka to say where a partition stands.
+    /// What happens when the group's offset cannot be used.
+    pub on_lost_position: LostPosition,
+    /// Longest wait for one answer of Kafka.
     pub kafka_timeout: Duration,
 }
 
@@ -65,6 +62,8 @@ pub struct Request {
     pub partitions: Vec<i32>,
     /// Those that Kafka still gives to this process.
     pub held: Held,
+    /// Most ids to load, of all partitions together.
+    pub room: usize,
 }
 
 /// A partition that is ready to be read.
@@ -78,8 +77,12 @@ pub struct TakenOver {
     pub epoch: u64,
     /// Offset to read next.
     pub next_offset: i64,
-    /// Whether the group has never committed an offset of the partition.
-    pub uncommitted: bool,
+    /// Whether that offset is not the committed one, and has to be committed before anything is read.
+    pub decided: bool,
+    /// A record that its log is known by.
+    pub mark: Option<Mark>,
+    /// Whether there was something to read.
+    pub behind: bool,
     /// The ids that ClickHouse holds of it.
     pub index: PartitionIndex,
 }
@@ -88,6 +91,9 @@ impl TakeOver {
     /// Takes partitions over, trying each step again until it works; `ready` gets each partition as soon as it can be
     /// read. Those that are not `held` any more are left alone; abort the future to give all up. `now` is the
     /// pipeline's clock.
+    ///
+    /// # Errors
+    /// A position is lost, and the policy is to stop.
     pub async fn run(
         self: Arc<Self>,
         request: Request,
@@ -95,43 +101,73 @@ impl TakeOver {
         new_index: impl Fn() -> PartitionIndex,
         now: impl Fn() -> Millis,
         ready: impl Fn(TakenOver),
-    ) {
-        let Request { attempt, partitions, held } = request;
-        let share = self.max_ids / partitions.len().max(1);
+    ) -> Result<(), Stopped> {
+        let Request { attempt, partitions, held, room } = request;
         let mut unclaimed = partitions;
+        let mut claimed: BTreeMap<i32, u64> = BTreeMap::new();
         let mut tries = 0;
         loop {
             // A claim on a partition that Kafka has given to somebody else would only throw that one out.
             unclaimed.retain(|partition| held.contains(*partition));
-            if unclaimed.is_empty() {
-                return;
+            claimed.retain(|partition, _| held.contains(*partition));
+            if !unclaimed.is_empty() {
+                match self.claim(&unclaimed).await {
+                    Ok(epochs) => {
+                        unclaimed.retain(|partition| !epochs.contains_key(partition));
+                        claimed.extend(epochs);
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = format!("{error:#}"), partitions = ?unclaimed, "partitions are not claimed yet");
+                    }
+                }
             }
-            match self.claim(&unclaimed).await {
-                Ok(claimed) => {
-                    unclaimed.retain(|partition| !claimed.iter().any(|(other, _)| other == partition));
-                    let loads = claimed.into_iter().map(|(partition, epoch)| {
-                        let (this, reader, new_index, now) = (&self, &reader, &new_index, &now);
-                        let claimed = Claimed { attempt, partition, epoch };
-                        async move { this.load_until_done(claimed, share, reader, new_index, now).await }
-                    });
-                    let mut loads = stream::iter(loads).buffer_unordered(PARALLEL_LOADS);
-                    while let Some(taken_over) = loads.next().await {
-                        ready(taken_over);
+            let waiting: Vec<i32> = claimed.keys().copied().collect();
+            match self.starts(&waiting, &reader).await? {
+                Ok(starts) => {
+                    let from = starts.iter().map(|(partition, (start, _))| (*partition, start.from)).collect();
+                    match self.ids.plan(&from, room).await {
+                        Ok(extents) => {
+                            let loads = extents
+                                .into_iter()
+                                .map(|(partition, extent)| self.load(partition, extent, new_index(), &now));
+                            let mut loads = stream::iter(loads).buffer_unordered(PARALLEL_LOADS);
+                            while let Some((partition, index)) = loads.next().await {
+                                let (Some(index), Some((start, position))) = (index, starts.get(&partition)) else {
+                                    continue;
+                                };
+                                let Some(epoch) = claimed.remove(&partition) else { continue };
+                                start.tell(&self.topic, partition, position);
+                                let Start { from: next_offset, decided, mark, behind, .. } = *start;
+                                ready(TakenOver {
+                                    attempt,
+                                    partition,
+                                    epoch,
+                                    next_offset,
+                                    decided,
+                                    mark,
+                                    behind,
+                                    index,
+                                });
+                            }
+                        }
+                        Err(error) => {
+                            tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "ids are not counted yet")
+                        }
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), partitions = ?unclaimed, "partitions are not claimed yet");
+                    tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "it is not known yet where partitions stand")
                 }
             }
-            if unclaimed.is_empty() {
-                return;
+            if unclaimed.is_empty() && claimed.is_empty() {
+                return Ok(());
             }
             tries += 1;
             tokio::time::sleep(BACKOFF.delay(tries, random())).await;
         }
     }
 
-    async fn claim(&self, partitions: &[i32]) -> Result<Vec<(i32, u64)>> {
+    async fn claim(&self, partitions: &[i32]) -> Result<BTreeMap<i32, u64>> {
         let claimed = self.claims.claim(partitions).await.context("claim partitions in ClickHouse")?;
         faults::at(Point::Claimed);
         let held: Vec<i32> = claimed.keys().copied().collect();
@@ -140,142 +176,64 @@ impl TakeOver {
             tracing::info!(inserts = stopped, partitions = ?held, "inserts of an earlier owner were stopped");
         }
         faults::at(Point::Quiet);
-        Ok(claimed.into_iter().collect())
+        Ok(claimed)
     }
 
-    async fn load_until_done(
+    /// Where partitions are read from: the inner error is worth another try, the outer one is final.
+    async fn starts(
         &self,
-        claimed: Claimed,
-        max_ids: usize,
+        partitions: &[i32],
         reader: &Reader,
-        new_index: &impl Fn() -> PartitionIndex,
-        now: &impl Fn() -> Millis,
-    ) -> TakenOver {
-        let Claimed { attempt, partition, epoch } = claimed;
-        let mut tries = 0;
-        loop {
-            let mut index = new_index();
-            match self.load(partition, max_ids, reader, &mut index, now).await {
-                Ok((next_offset, uncommitted)) => {
-                    faults::at(Point::Loaded);
-                    return TakenOver { attempt, partition, epoch, next_offset, uncommitted, index };
-                }
-                Err(error) => {
-                    tries += 1;
-                    tracing::warn!(error = format!("{error:#}"), partition, "a partition's ids are not loaded yet");
-                    tokio::time::sleep(BACKOFF.delay(tries, random())).await;
-                }
-            }
+    ) -> Result<Result<BTreeMap<i32, (Start, Position)>>, Stopped> {
+        let asked = async {
+            let (reader, wanted, timeout) = (reader.clone(), partitions.to_vec(), self.kafka_timeout);
+            let begun = Instant::now();
+            let positions = tokio::task::spawn_blocking(move || reader.positions(&wanted, timeout))
+                .await
+                .context("ask Kafka where partitions stand")?
+                .context("ask Kafka where partitions stand")?;
+            let seconds = begun.elapsed().as_secs_f64();
+            tracing::debug!(topic = self.topic, ?partitions, seconds, "it is known where partitions stand");
+            let uncommitted = positions.values().any(|position| position.committed.is_none());
+            let landed = if uncommitted { self.ids.landed().await? } else { BTreeMap::new() };
+            anyhow::Ok((positions, landed))
+        };
+        if partitions.is_empty() {
+            return Ok(Ok(BTreeMap::new()));
         }
+        let (positions, landed) = match asked.await {
+            Ok(answers) => answers,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut starts = BTreeMap::new();
+        for (partition, position) in positions {
+            let start = Start::decide(partition, &position, self.start, &landed);
+            start.obey(&self.topic, partition, &position, self.on_lost_position)?;
+            starts.insert(partition, (start, position));
+        }
+        Ok(Ok(starts))
     }
 
-    /// Fills `index` with the partition's ids; the offset to read next, and whether none was committed.
     async fn load(
         &self,
         partition: i32,
-        max_ids: usize,
-        reader: &Reader,
-        index: &mut PartitionIndex,
+        extent: Extent,
+        mut index: PartitionIndex,
         now: &impl Fn() -> Millis,
-    ) -> Result<(i64, bool)> {
-        let (reader, timeout) = (reader.clone(), self.kafka_timeout);
-        let position = tokio::task::spawn_blocking(move || reader.position(partition, timeout))
-            .await
-            .context("ask Kafka where the partition stands")?
-            .context("ask Kafka where the partition stands")?;
-        let from = self.first_offset(partition, position);
+    ) -> (i32, Option<PartitionIndex>) {
         if faults::without(Guard::Load) {
-            return Ok((from, position.committed.is_none()));
+            return (partition, Some(index));
         }
-        let window = self.window_for(partition, max_ids).await?;
-        // What lies at or past the offset to read next will come again, however old its row is: it counts as new.
-        let sql = format!(
-            "SELECT {id}, if(_offset >= {from}, 0, toUInt32(greatest(0, dateDiff('second', _ingested_at, now64(3))))) \
-             FROM {table} WHERE _partition = {partition} \
-             AND (_offset >= {from} OR _ingested_at >= now64(3) - toIntervalMillisecond({window}))",
-            id = identifier(&self.id_column),
-            table = self.table,
-            window = window.as_millis(),
-        );
-        let mut rows = self.client.query_raw(&sql).fetch_bytes("RowBinary").context("read ids back")?;
-        let mut rest: Vec<u8> = Vec::new();
-        while let Some(chunk) = within(SILENCE, rows.next()).await.context("read ids back")? {
-            rest.extend_from_slice(&chunk);
-            let whole = rest.len() - rest.len() % ROW_LEN;
-            let at = now();
-            for row in rest[..whole].chunks_exact(ROW_LEN) {
-                let (id, age_s) = parse(row).ok_or_else(|| anyhow!("an id of {} bytes", row.len()))?;
-                index.load(id, u64::from(age_s) * 1000, at);
+        match self.ids.load(partition, extent, &mut index, now).await {
+            Ok(()) => {
+                faults::at(Point::Loaded);
+                tracing::debug!(partition, ids = index.len(), from = extent.from, "partition loaded");
+                (partition, Some(index))
             }
-            rest.drain(..whole);
-        }
-        if !rest.is_empty() {
-            anyhow::bail!("the answer ended inside a row; is column `{}` a UUID?", self.id_column);
-        }
-        tracing::debug!(partition, ids = index.len(), from, "partition loaded");
-        Ok((from, position.committed.is_none()))
-    }
-
-    /// The window, or the largest of its halves that leaves no more than `max_ids` to load: a process that may not hold
-    /// more must not try to.
-    async fn window_for(&self, partition: i32, max_ids: usize) -> Result<Duration> {
-        let counts: Vec<String> = (0..HALVINGS)
-            .map(|halving| {
-                format!(
-                    "countIf(_ingested_at >= now64(3) - toIntervalMillisecond({}))",
-                    self.window.as_millis() >> halving
-                )
-            })
-            .collect();
-        let sql = format!(
-            "SELECT [{}] FROM {} WHERE _partition = {partition} AND _ingested_at >= now64(3) - toIntervalMillisecond({})",
-            counts.join(", "),
-            self.table,
-            self.window.as_millis(),
-        );
-        let counts = self.client.query_raw(&sql).fetch_one::<Vec<u64>>();
-        let counts = within(SILENCE, counts).await.context("count the ids to be read back")?;
-        let fits = counts.iter().position(|count| usize::try_from(*count).is_ok_and(|count| count <= max_ids));
-        let halving = fits.unwrap_or(counts.len());
-        let window = Duration::from_millis((self.window.as_millis() >> halving) as u64);
-        if halving > 0 {
-            tracing::warn!(
-                partition,
-                ids_in_window = counts.first(),
-                max_ids,
-                window_s = window.as_secs(),
-                "dedup.max_ids is too small for dedup.window: ids of a shorter window are remembered; raise the one or shorten the other"
-            );
-        }
-        Ok(window)
-    }
-
-    fn first_offset(&self, partition: i32, position: Position) -> i64 {
-        let Position { committed, group_knows_topic, low, high } = position;
-        match (committed, self.start) {
-            (Some(committed), _) if committed < low => {
-                tracing::error!(
-                    partition,
-                    committed,
-                    oldest = low,
-                    events_gone = low - committed,
-                    "Kafka's retention has deleted events that were never read; going on with the oldest there is"
-                );
-                low
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), partition, "a partition's ids are not loaded yet");
+                (partition, None)
             }
-            (Some(committed), _) if committed > high => {
-                tracing::error!(
-                    partition,
-                    committed,
-                    end = high,
-                    "the partition ends before the committed offset: the topic was recreated or has lost its end; reading it from its beginning, ids that are in the table are dropped"
-                );
-                low
-            }
-            (Some(committed), _) => committed,
-            // A partition that was added to a topic that is being read has only new events.
-            (None, StartOffset::Latest) if !group_knows_topic => high,
-            (None, StartOffset::Earliest | StartOffset::Latest) => low,
         }
     }
 }
@@ -293,19 +251,4 @@ impl Held {
     fn contains(&self, partition: i32) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
     }
-}
-
-#[derive(Clone, Copy)]
-struct Claimed {
-    attempt: Attempt,
-    partition: i32,
-    epoch: u64,
-}
-
-/// A UUID as ClickHouse writes it (two little-endian halves, the high one first), and an age in seconds.
-fn parse(row: &[u8]) -> Option<(u128, u32)> {
-    let high = u64::from_le_bytes(row.get(..8)?.try_into().ok()?);
-    let low = u64::from_le_bytes(row.get(8..16)?.try_into().ok()?);
-    let age = u32::from_le_bytes(row.get(16..20)?.try_into().ok()?);
-    Some((u128::from(high) << 64 | u128::from(low), age))
 }

@@ -1,9 +1,11 @@
-//! Which offsets may be committed: those behind which every batch is durable.
+//! Which offsets may be committed: those behind which every batch of their partition is durable.
 //!
-//! Batches may be acknowledged out of order; a partition's offset moves only over an unbroken run of them, so that a
-//! commit never passes a row, a dropped duplicate's original or a dead letter that is not durable yet.
+//! Batches may be acknowledged out of order; a partition's offset moves only over an unbroken run of its batches, so that
+//! a commit never passes a row, a dropped duplicate's original or a dead letter that is not durable yet. All of these are
+//! of the same partition, so a batch holds up no partition but its own: a commit that may be made is told at once, by the
+//! acknowledgement that allows it, and never waits for another batch to be told of.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::batch::Progress;
 
@@ -11,13 +13,12 @@ use crate::batch::Progress;
 #[derive(Debug, Default)]
 pub struct OffsetTracker {
     sent: VecDeque<Sent>,
-    /// Durable and in unbroken order, not handed out yet.
-    committable: BTreeMap<i32, Progress>,
 }
 
 #[derive(Debug)]
 struct Sent {
     seq: u64,
+    /// What is not committable yet.
     progress: Vec<Progress>,
     durable: bool,
 }
@@ -34,8 +35,18 @@ impl OffsetTracker {
         if let Some(sent) = self.sent.iter_mut().find(|sent| sent.seq == seq) {
             sent.durable = true;
         }
-        self.settle();
-        std::mem::take(&mut self.committable)
+        let mut held_up: BTreeSet<i32> = BTreeSet::new();
+        let mut committable = BTreeMap::new();
+        for sent in &mut self.sent {
+            if sent.durable {
+                let free = sent.progress.extract_if(.., |one| !held_up.contains(&one.partition));
+                committable.extend(free.map(|one| (one.partition, one)));
+            } else {
+                held_up.extend(sent.progress.iter().map(|one| one.partition));
+            }
+        }
+        self.tidy();
+        committable
     }
 
     /// Takes a batch out whose outcome will never be known, and forgets its partitions, which have to be read again.
@@ -44,8 +55,6 @@ impl OffsetTracker {
         let sent = at.and_then(|at| self.sent.remove(at));
         let partitions: Vec<i32> = sent.iter().flat_map(|sent| &sent.progress).map(|one| one.partition).collect();
         self.forget(&partitions);
-        // Nothing may come after it that would take the durable batches behind it off the list.
-        self.settle();
         partitions
     }
 
@@ -54,7 +63,7 @@ impl OffsetTracker {
         for sent in &mut self.sent {
             sent.progress.retain(|progress| !partitions.contains(&progress.partition));
         }
-        self.committable.retain(|partition, _| !partitions.contains(partition));
+        self.tidy();
     }
 
     /// Whether nothing is on its way.
@@ -62,12 +71,9 @@ impl OffsetTracker {
         self.sent.is_empty()
     }
 
-    fn settle(&mut self) {
-        while self.sent.front().is_some_and(|sent| sent.durable) {
-            for progress in self.sent.pop_front().into_iter().flat_map(|sent| sent.progress) {
-                self.committable.insert(progress.partition, progress);
-            }
-        }
+    /// Takes out what is durable and told.
+    fn tidy(&mut self) {
+        self.sent.retain(|sent| !sent.durable || !sent.progress.is_empty());
     }
 }
 

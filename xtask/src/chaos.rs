@@ -8,9 +8,9 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    cargo,
+    cargo::{self, Programs},
     interrupt::Interrupt,
-    stack::{DataDir, Options, Stack},
+    stack::{DataDir, Options, Stack, tools},
 };
 
 /// Inject faults into real parts, and prove that every event still lands exactly once
@@ -54,15 +54,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let status = Command::new(programs.path("millrace-chaos")).arg("--list").status();
         return exit_code(status.context("start millrace-chaos")?);
     }
-    let programs = cargo::build(&["millrace-consumers", "millrace-bench", "millrace-chaos"])?;
-    cargo::build_faulty()?;
+    let programs = build(args.install_missing)?;
     let stack = Stack::up(&Options {
         dir: DataDir::path_in_clone(Some("chaos"))?,
         fresh: true,
         install_missing: args.install_missing || cargo::in_ci(),
         interrupt: interrupt.clone(),
     })?;
-    let mut command = Command::new(programs.path("millrace-chaos"));
+    let mut command = command(&programs, &stack)?;
     command.args(["--case", &args.case]);
     if let Some(seed) = args.seed {
         command.args(["--seed", &seed.to_string()]);
@@ -74,9 +73,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         command.args(["--without", guard]);
     }
     command.args(args.json.then_some("--json")).args(args.no_controls.then_some("--no-controls"));
-    // Cases that kill a part of the stack bring it back with this very program.
-    command.env("MILLRACE_STACK", stack.path()).env("MILLRACE_XTASK", env::current_exe().context("find this program")?);
-    command.env("MILLRACE_BIN", programs.folder());
     let status = command.status().context("start millrace-chaos")?;
     if args.keep {
         eprintln!("left running: {}", stack.path().display());
@@ -85,6 +81,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         stack.stop()?;
     }
     exit_code(status)
+}
+
+/// Builds everything that the cases start, after a look for the tools that they need.
+///
+/// # Errors
+/// If a tool is missing, or cargo fails.
+pub(crate) fn build(install_missing: bool) -> Result<Programs> {
+    tools::require_for_chaos(install_missing || cargo::in_ci())?;
+    cargo::build_faulty()?;
+    cargo::build(&["millrace-consumers", "millrace-bench", "millrace-chaos"])
+}
+
+/// The program of the cases, against this stack.
+///
+/// # Errors
+/// If this program cannot be found.
+pub(crate) fn command(programs: &Programs, stack: &Stack) -> Result<Command> {
+    let mut command = Command::new(programs.path("millrace-chaos"));
+    command.env("MILLRACE_STACK", stack.path()).env("MILLRACE_BIN", programs.folder());
+    // Cases that kill a part of the stack bring it back with this very program.
+    command.env("MILLRACE_XTASK", env::current_exe().context("find this program")?);
+    Ok(command)
 }
 
 fn exit_code(status: std::process::ExitStatus) -> Result<ExitCode> {

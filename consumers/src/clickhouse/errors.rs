@@ -33,7 +33,6 @@ const CANCELLED: &[u32] = &[394, 735];
 const UNKNOWN_STATUS_OF_INSERT: u32 = 319;
 
 const AUTH: &[u32] = &[
-    164, // READONLY
     192, // UNKNOWN_USER
     193, // WRONG_PASSWORD
     194, // REQUIRED_PASSWORD
@@ -43,7 +42,9 @@ const AUTH: &[u32] = &[
 ];
 
 const RETRY: &[u32] = &[
+    75,  // CANNOT_WRITE_TO_FILE_DESCRIPTOR: the disk is full
     159, // TIMEOUT_EXCEEDED
+    164, // READONLY: a server or user that is read-only for maintenance; one without the right to write is told by 497
     201, // QUOTA_EXCEEDED
     202, // TOO_MANY_SIMULTANEOUS_QUERIES
     203, // NO_FREE_CONNECTION
@@ -58,8 +59,18 @@ const RETRY: &[u32] = &[
     279, // ALL_CONNECTION_TRIES_FAILED
     285, // TOO_FEW_LIVE_REPLICAS
     286, // UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+    364, // RECEIVED_ERROR_TOO_MANY_REQUESTS
     439, // CANNOT_SCHEDULE_TASK
     473, // DEADLOCK_AVOIDED
+    667, // NOT_INITIALIZED
+    700, // USER_SESSION_LIMIT_EXCEEDED
+    733, // TABLE_IS_BEING_RESTARTED
+    745, // SERVER_OVERLOADED
+    749, // TCP_CONNECTION_LIMIT_REACHED
+    762, // HTTP_CONNECTION_LIMIT_REACHED
+    776, // RESOURCE_LIMIT_EXCEEDED
+    777, // MEMORY_RESERVATION_KILLED
+    778, // MEMORY_RESERVATION_FAILED
     999, // KEEPER_EXCEPTION
 ];
 
@@ -100,6 +111,18 @@ pub fn is_connect(error: &Error) -> bool {
         return false;
     };
     source.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
+}
+
+/// Value of the `code` label: the server's own code, or how the way to it failed. It takes few values.
+pub fn label(error: &Error) -> String {
+    match (code(error), error) {
+        (Some(code), _) => code.to_string(),
+        (None, error) if is_connect(error) => "connect".to_owned(),
+        (None, Error::TimedOut) => "timeout".to_owned(),
+        (None, Error::Network(_)) => "network".to_owned(),
+        (None, Error::BadResponse(_)) => "http".to_owned(),
+        (None, _) => "other".to_owned(),
+    }
 }
 
 /// `Code: 395. DB::Exception: …`, which is how every error of the server begins; the crate keeps the text only.
@@ -143,6 +166,10 @@ mod tests {
             ),
             (
                 "Code: 252. DB::Exception: Too many parts (3002 with average size of 1.00 KiB) in table 'millrace.orders'. Merges are processing significantly slower than inserts. (TOO_MANY_PARTS) (version 26.7.3.1)",
+                ErrorClass::Retry,
+            ),
+            (
+                "Code: 201. DB::Exception: Quota for user `millrace` for 3600s has been exceeded: queries = 4/3. (QUOTA_EXCEEDED) (version 26.7.3.1)",
                 ErrorClass::Retry,
             ),
             (

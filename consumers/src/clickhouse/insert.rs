@@ -17,7 +17,7 @@ use millrace_pipeline::{
 
 use super::{
     claims::{Claims, identifier, quote},
-    errors::{ErrorClass, classify, is_connect},
+    errors::{ErrorClass, classify, is_connect, label},
     table::Table,
 };
 use crate::{
@@ -46,6 +46,8 @@ pub struct Inserter {
     sql_before_fence: String,
     timeout: Duration,
     breaker: Mutex<Breaker>,
+    /// The error of the last attempt, until one succeeds.
+    trouble: Mutex<Option<String>>,
     started: Instant,
 }
 
@@ -89,6 +91,7 @@ impl Inserter {
             sql_before_fence,
             timeout,
             breaker: Mutex::new(Breaker::new(FAILURES_TO_OPEN, REST)),
+            trouble: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -115,13 +118,17 @@ impl Inserter {
             let begun = Instant::now();
             let Err(error) = self.send(batch, &token, attempt, body.clone()).await else {
                 self.with_breaker(|breaker, _| breaker.succeeded());
+                self.set_trouble(None);
                 histogram!(names::INSERT_DURATION, "topic" => self.topic.clone()).record(begun.elapsed());
                 return Outcome::Durable;
             };
             let class = classify(&error);
+            let labels = [("topic", self.topic.clone()), ("code", label(&error))];
+            counter!(names::INSERT_FAILURES, &labels).increment(1);
             if class == ErrorClass::Fenced {
                 counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
                 self.with_breaker(|breaker, _| breaker.succeeded());
+                self.set_trouble(None);
                 tracing::warn!(
                     topic = self.topic,
                     batch = batch.seq,
@@ -130,6 +137,7 @@ impl Inserter {
                 return Outcome::Refused;
             }
             self.with_breaker(|breaker, now| breaker.failed(now));
+            self.set_trouble(Some(&error));
             // Whatever the server says, some of the table's partitions may have taken their rows before it failed.
             if !is_connect(&error) && class != ErrorClass::Auth {
                 unsure_since.get_or_insert_with(Instant::now);
@@ -205,6 +213,24 @@ impl Inserter {
         }
         faults::at(Point::BodySent);
         insert.end().await
+    }
+
+    /// Why ClickHouse takes no rows: the last error, once there were as many in a row as open the circuit breaker.
+    pub fn trouble(&self) -> Option<String> {
+        let closed = self.breaker.lock().unwrap_or_else(PoisonError::into_inner).state() == BreakerState::Closed;
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clone().filter(|_| !closed)
+    }
+
+    /// ClickHouse has just answered somebody else: whoever is next may try at once, and nothing is told of earlier trouble,
+    /// which nobody might disprove if nothing is left to be inserted.
+    pub fn answered(&self) {
+        self.with_breaker(|breaker, _| breaker.succeeded());
+        self.set_trouble(None);
+    }
+
+    fn set_trouble(&self, error: Option<&Error>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error.map(one_line);
     }
 
     async fn permit(&self) {

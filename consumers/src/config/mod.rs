@@ -29,7 +29,7 @@ pub use self::{
 };
 pub(crate) use self::{
     problem::{did_you_mean, nearest},
-    units::parse_duration,
+    units::{parse_duration, parse_size},
 };
 
 use self::reader::{Context, Section};
@@ -182,6 +182,18 @@ pub struct Topic {
     pub reader_schema: Option<PathBuf>,
     /// Where a partition starts that has no committed offset.
     pub start: StartOffset,
+    /// What happens when the group's offset cannot be used.
+    pub on_lost_position: LostPosition,
+}
+
+/// What happens when the group's offset of a partition cannot be used: retention has passed it, the topic was made
+/// anew, or it has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostPosition {
+    /// The partition is read from its oldest event.
+    Resume,
+    /// The process ends with an error, and commits nothing of the partition.
+    Stop,
 }
 
 /// Where a partition starts that has no committed offset.

@@ -9,7 +9,7 @@ use millrace_pipeline::spec::{
 use toml::de::DeValue;
 
 use super::{
-    Outside, StartOffset, Topic, connections,
+    LostPosition, Outside, StartOffset, Topic, connections,
     problem::did_you_mean,
     reader::{Found, Section, choice, duration, integer, mismatch, parsed, size, text},
 };
@@ -70,6 +70,8 @@ fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken)
     let reader_schema = connections::path(&mut section, "reader_schema", outside);
     let starts = [("earliest", StartOffset::Earliest), ("latest", StartOffset::Latest)];
     let start = section.or("start", StartOffset::Earliest, choice(&starts));
+    let policies = [("resume", LostPosition::Resume), ("stop", LostPosition::Stop)];
+    let on_lost_position = section.or("on_lost_position", LostPosition::Resume, choice(&policies));
     let dedup = dedup(section.table("dedup"));
     let batch = batch(section.table("batch"));
     let lookup_sections = section.tables("lookups");
@@ -116,6 +118,7 @@ fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken)
         id_column: id_column?,
         reader_schema: reader_schema?,
         start: start?,
+        on_lost_position: on_lost_position?,
     })
 }
 

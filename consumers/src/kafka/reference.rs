@@ -5,7 +5,7 @@
 //! which the first event is processed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -29,7 +29,7 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-use super::{Telling, client_config};
+use super::{Telling, client_config, tell_error};
 use crate::{
     config, random,
     registry::{Answer, Registry},
@@ -43,6 +43,8 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: D
 /// How often an id that the registry does not know is asked for before its records are given up.
 const ABSENT_ATTEMPTS: u32 = 5;
 const FORGET_REFUSED: Duration = Duration::from_secs(60);
+/// How often partitions are looked for that were added to the topic.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 const PROGRESS_EVERY: Duration = Duration::from_secs(2);
 
 /// What a reference topic says.
@@ -81,6 +83,7 @@ pub struct ReferenceReader {
     stop: Arc<AtomicBool>,
     /// High watermarks at the start; emptied as they are reached.
     behind: BTreeMap<i32, i64>,
+    assigned: BTreeSet<i32>,
     complete: bool,
     read: u64,
 }
@@ -125,6 +128,7 @@ impl ReferenceReader {
             updates,
             stop,
             behind: BTreeMap::new(),
+            assigned: BTreeSet::new(),
             complete: false,
             read: 0,
         })
@@ -143,7 +147,7 @@ impl ReferenceReader {
         if !self.assign()? {
             return Ok(());
         }
-        let (mut said, mut forgot_refused) = (Instant::now(), Instant::now());
+        let (mut said, mut forgot_refused, mut looked) = (Instant::now(), Instant::now(), Instant::now());
         while !self.stop.load(Ordering::Relaxed) {
             if !self.complete && said.elapsed() >= PROGRESS_EVERY {
                 said = Instant::now();
@@ -152,6 +156,12 @@ impl ReferenceReader {
             if forgot_refused.elapsed() >= FORGET_REFUSED {
                 forgot_refused = Instant::now();
                 self.decoder.forget_refused();
+            }
+            if looked.elapsed() >= LOOK_EVERY {
+                looked = Instant::now();
+                if let Err(error) = self.assign_added() {
+                    tracing::debug!(error = format!("{error:#}"), topic = self.topic, "partitions were not looked for");
+                }
             }
             if !self.read_chunk() {
                 break;
@@ -182,26 +192,48 @@ impl ReferenceReader {
     }
 
     fn try_assign(&mut self) -> Result<()> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), METADATA_TIMEOUT);
-        let metadata = metadata.with_context(|| format!("ask Kafka about reference topic {}", self.topic))?;
-        let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
+        let partitions = self.partitions()?;
         if partitions.is_empty() {
             bail!("topic {} does not exist; create it with cleanup.policy=compact", self.topic);
         }
-        let mut list = TopicPartitionList::new();
         let mut behind = BTreeMap::new();
-        for partition in partitions.iter().map(|partition| partition.id()) {
+        for partition in &partitions {
             let (low, high) = self
                 .consumer
-                .fetch_watermarks(&self.topic, partition, METADATA_TIMEOUT)
+                .fetch_watermarks(&self.topic, *partition, METADATA_TIMEOUT)
                 .with_context(|| format!("ask Kafka how far {}[{partition}] reaches", self.topic))?;
-            list.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
             if low < high {
-                behind.insert(partition, high);
+                behind.insert(*partition, high);
             }
         }
-        self.consumer.assign(&list).with_context(|| format!("read reference topic {}", self.topic))?;
+        self.read_from_beginning(partitions)?;
         self.behind = behind;
+        Ok(())
+    }
+
+    /// Reads partitions that were added to the topic from their beginning.
+    fn assign_added(&mut self) -> Result<()> {
+        let added: BTreeSet<i32> = self.partitions()?.difference(&self.assigned).copied().collect();
+        if !added.is_empty() {
+            tracing::info!(topic = self.topic, partitions = ?added, "partitions were added to a reference topic");
+            self.read_from_beginning(added)?;
+        }
+        Ok(())
+    }
+
+    fn partitions(&self) -> Result<BTreeSet<i32>> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), METADATA_TIMEOUT);
+        let metadata = metadata.with_context(|| format!("ask Kafka about reference topic {}", self.topic))?;
+        Ok(metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
+    }
+
+    fn read_from_beginning(&mut self, partitions: BTreeSet<i32>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for partition in &partitions {
+            list.add_partition_offset(&self.topic, *partition, Offset::Beginning)?;
+        }
+        self.consumer.incremental_assign(&list).with_context(|| format!("read reference topic {}", self.topic))?;
+        self.assigned.extend(partitions);
         Ok(())
     }
 
@@ -217,7 +249,7 @@ impl ReferenceReader {
                 None => break,
                 Some(Ok(message)) => messages.push(message),
                 Some(Err(rdkafka::error::KafkaError::PartitionEOF(partition))) => ended.push(partition),
-                Some(Err(error)) => tracing::warn!(%error, topic = self.topic, "reference topic"),
+                Some(Err(error)) => tell_error("reference", &error, &self.topic),
             }
             timeout = Duration::ZERO;
         }

@@ -16,16 +16,21 @@ use std::{
 use anyhow::{Context as _, Result};
 use millrace_pipeline::batch::Progress;
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
     message::BorrowedMessage,
     statistics::Statistics,
+    topic_partition_list::TopicPartitionListElem,
     types::RDKafkaRespErr,
 };
 
-use super::{client_config, tell_error, tell_log};
+use super::{
+    client_config,
+    mark::{self, Mark, Seen},
+    tell_error, tell_log,
+};
 use crate::config;
 
 /// Longest wait of one call for librdkafka's own threads; such calls do not leave the process.
@@ -49,7 +54,7 @@ pub enum Rebalance {
 #[derive(Debug, Default)]
 pub struct Rebalances {
     queue: Mutex<VecDeque<Rebalance>>,
-    /// End of each partition, as last heard from the broker.
+    /// End of each partition, as last heard of.
     ends: Mutex<BTreeMap<i32, i64>>,
     closing: AtomicBool,
 }
@@ -67,7 +72,10 @@ impl ClientContext for Rebalances {
         let partitions = statistics.topics.values().flat_map(|topic| &topic.partitions);
         let ends = partitions.filter(|(_, partition)| partition.hi_offset >= 0);
         let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        known.extend(ends.map(|(partition, state)| (*partition, state.hi_offset)));
+        for (partition, state) in ends {
+            // Of a partition that is not fetched librdkafka repeats what it last knew: less than has been asked for since.
+            known.entry(*partition).and_modify(|end| *end = state.hi_offset.max(*end)).or_insert(state.hi_offset);
+        }
     }
 }
 
@@ -99,14 +107,14 @@ impl ConsumerContext for Rebalances {
 
 /// One topic, read as a member of the consumer group.
 pub struct Source {
-    consumer: Arc<BaseConsumer<Rebalances>>,
-    topic: String,
+    reader: Reader,
 }
 
 /// A handle for asking about offsets from other threads.
 #[derive(Clone)]
 pub struct Reader {
     consumer: Arc<BaseConsumer<Rebalances>>,
+    client: ClientConfig,
     topic: String,
 }
 
@@ -115,6 +123,10 @@ pub struct Reader {
 pub struct Position {
     /// Committed offset of the group.
     pub committed: Option<i64>,
+    /// Mark of a record before it, if the commit carries one.
+    pub mark: Option<Mark>,
+    /// First record at or past that mark, or else just before the committed offset, if there is one.
+    pub found: Option<Mark>,
     /// Whether the group has committed an offset of any partition of the topic.
     pub group_knows_topic: bool,
     /// Oldest offset that Kafka still has.
@@ -154,17 +166,17 @@ impl Source {
         let consumer: BaseConsumer<Rebalances> =
             client.create_with_context(Rebalances::default()).context("set the Kafka consumer up")?;
         consumer.subscribe(&[topic]).with_context(|| format!("subscribe to topic {topic}"))?;
-        Ok(Self { consumer: Arc::new(consumer), topic: topic.to_owned() })
+        Ok(Self { reader: Reader { consumer: Arc::new(consumer), client, topic: topic.to_owned() } })
     }
 
     /// The next record, or an error that Kafka tells of. `None` after `timeout`, or when a rebalance was noted.
     pub fn poll(&self, timeout: Duration) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
-        self.consumer.poll(timeout)
+        self.reader.consumer.poll(timeout)
     }
 
     /// The oldest rebalance that is not completed.
     pub fn next_rebalance(&self) -> Option<Rebalance> {
-        self.consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.reader.consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     /// Takes partitions on, paused. They are positioned at their end meanwhile, which needs no committed offset.
@@ -174,10 +186,10 @@ impl Source {
     pub fn complete_assign(&self, partitions: &[i32]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            list.add_partition_offset(&self.topic, *partition, Offset::End)?;
+            list.add_partition_offset(&self.reader.topic, *partition, Offset::End)?;
         }
-        self.consumer.incremental_assign(&list)?;
-        self.consumer.pause(&list)
+        self.reader.consumer.incremental_assign(&list)?;
+        self.reader.consumer.pause(&list)
     }
 
     /// Gives partitions up.
@@ -185,7 +197,7 @@ impl Source {
     /// # Errors
     /// As [`Source::complete_assign`].
     pub fn complete_revoke(&self, partitions: &[i32]) -> KafkaResult<()> {
-        self.consumer.incremental_unassign(&self.list(partitions))
+        self.reader.consumer.incremental_unassign(&self.list(partitions))
     }
 
     /// Reads a partition from `offset` on. The seek comes after the resume because librdkafka forgets an offset that is
@@ -194,57 +206,60 @@ impl Source {
     /// # Errors
     /// When the partition is not being fetched yet: try again.
     pub fn start(&self, partition: i32, offset: Offset) -> KafkaResult<()> {
-        self.consumer.resume(&self.list(&[partition]))?;
+        self.reader.consumer.resume(&self.list(&[partition]))?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, partition, offset)?;
-        let sought = self.consumer.seek_partitions(list, LOCAL_TIMEOUT)?;
+        list.add_partition_offset(&self.reader.topic, partition, offset)?;
+        let sought = self.reader.consumer.seek_partitions(list, LOCAL_TIMEOUT)?;
         sought.elements().iter().try_for_each(|element| element.error())
     }
 
     /// Stops fetching partitions; their position is kept.
     pub fn pause(&self, partitions: &[i32]) {
-        if let Err(error) = self.consumer.pause(&self.list(partitions)) {
+        if let Err(error) = self.reader.consumer.pause(&self.list(partitions)) {
             tracing::warn!(%error, ?partitions, "partitions were not paused");
         }
     }
 
     /// Fetches partitions again from where they stood.
     pub fn resume(&self, partitions: &[i32]) {
-        if let Err(error) = self.consumer.resume(&self.list(partitions)) {
+        if let Err(error) = self.reader.consumer.resume(&self.list(partitions)) {
             tracing::warn!(%error, ?partitions, "partitions were not resumed");
         }
     }
 
-    /// Commits offsets. A failure is logged and not an error: the next commit carries them, and rows are the truth.
-    pub fn commit(&self, progress: &[Progress], mode: CommitMode) {
+    /// Commits offsets, each with the mark of its log if there is one. A failure is logged and not an error: the next
+    /// commit carries them, and rows are the truth.
+    pub fn commit(&self, progress: &[Progress], mark: impl Fn(i32) -> Option<Mark>, mode: CommitMode) {
         let mut list = TopicPartitionList::new();
         for one in progress {
-            if let Err(error) = list.add_partition_offset(&self.topic, one.partition, Offset::Offset(one.next_offset)) {
+            let mut element = list.add_partition(&self.reader.topic, one.partition);
+            if let Err(error) = element.set_offset(Offset::Offset(one.next_offset)) {
                 tracing::error!(%error, partition = one.partition, "an offset cannot be committed");
             }
+            mark(one.partition).into_iter().for_each(|mark| element.set_metadata(mark.to_string()));
         }
         if list.count() == 0 {
             return;
         }
-        if let Err(error) = self.consumer.commit(&list, mode) {
+        if let Err(error) = self.reader.consumer.commit(&list, mode) {
             tracing::warn!(%error, "offsets were not committed; they are with the next batch");
         }
     }
 
-    /// End of a partition as librdkafka last heard of it, without asking the broker.
+    /// End of a partition as last heard of, without asking the broker.
     pub fn known_high(&self, partition: i32) -> Option<i64> {
-        self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+        self.reader.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }
 
     /// A handle for other threads.
     pub fn reader(&self) -> Reader {
-        Reader { consumer: Arc::clone(&self.consumer), topic: self.topic.clone() }
+        self.reader.clone()
     }
 
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            list.add_partition(&self.topic, *partition);
+            list.add_partition(&self.reader.topic, *partition);
         }
         list
     }
@@ -254,7 +269,7 @@ impl Source {
 /// the consumer, so what is noted is completed here, and what comes later in the callback.
 impl Drop for Source {
     fn drop(&mut self) {
-        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        self.reader.consumer.context().closing.store(true, Ordering::Relaxed);
         while let Some(rebalance) = self.next_rebalance() {
             let completed = match rebalance {
                 Rebalance::Assigned(partitions) => self.complete_assign(&partitions),
@@ -268,28 +283,99 @@ impl Drop for Source {
 }
 
 impl Reader {
-    /// Where a partition stands; asks the brokers, and blocks while it does.
+    /// Where partitions stand; asks the brokers, once for all of them, and blocks while it does.
     ///
     /// # Errors
-    /// When they do not answer within `timeout`.
-    pub fn position(&self, partition: i32, timeout: Duration) -> KafkaResult<Position> {
+    /// When they do not answer within a few times `timeout`, or there is no such partition.
+    pub fn positions(&self, partitions: &[i32], timeout: Duration) -> Result<BTreeMap<i32, Position>> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
-        let mut list = TopicPartitionList::new();
-        for other in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            list.add_partition(&self.topic, other.id());
+        let mut all = TopicPartitionList::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            all.add_partition(&self.topic, partition.id());
         }
-        let offsets = self.consumer.committed_offsets(list, timeout)?;
-        let mut committed = None;
-        let mut group_knows_topic = false;
-        for element in offsets.elements() {
+        anyhow::ensure!(all.count() > 0, "topic {} does not exist", self.topic);
+        let mut committed = BTreeMap::new();
+        for element in self.consumer.committed_offsets(all, timeout)?.elements() {
             // An offset that could not be told is not the same as none.
             element.error()?;
             if let Offset::Offset(offset) = element.offset() {
-                group_knows_topic = true;
-                committed = if element.partition() == partition { Some(offset) } else { committed };
+                committed.insert(element.partition(), (offset, element.metadata().parse::<Mark>().ok()));
             }
         }
-        let (low, high) = self.consumer.fetch_watermarks(&self.topic, partition, timeout)?;
-        Ok(Position { committed, group_knows_topic, low, high })
+        let ends = self.ends(partitions, timeout)?;
+        let marked = ends.iter().filter_map(|(partition, (low, high))| {
+            let (committed, mark) = committed.get(partition)?;
+            let at = mark.map_or(committed - 1, |mark| mark.offset);
+            (*low..*high).contains(&at).then_some((*partition, at))
+        });
+        let found = self.read_at(&marked.collect(), timeout)?;
+        let position = |(partition, (low, high)): (i32, (i64, i64))| {
+            let (offset, mark) = committed.get(&partition).copied().map_or((None, None), |(at, mark)| (Some(at), mark));
+            let position = Position {
+                committed: offset,
+                mark,
+                found: found.get(&partition).copied().flatten(),
+                group_knows_topic: !committed.is_empty(),
+                low,
+                high,
+            };
+            (partition, position)
+        };
+        Ok(ends.into_iter().map(position).collect())
+    }
+
+    /// Oldest and next offset of partitions; asks their brokers once each, and blocks while it does.
+    ///
+    /// # Errors
+    /// When one does not answer within `timeout`, or there is no such partition.
+    pub fn ends(&self, partitions: &[i32], timeout: Duration) -> Result<BTreeMap<i32, (i64, i64)>> {
+        let ask = |offset| -> Result<BTreeMap<i32, i64>> {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition_offset(&self.topic, *partition, offset)?;
+            }
+            // librdkafka hands -2 and -1, which its offsets Beginning and End are, through as the protocol's own
+            // timestamps for the ends of a partition.
+            let answer = self.consumer.offsets_for_times(list, timeout)?;
+            let offset = |element: TopicPartitionListElem<'_>| {
+                element.error()?;
+                let offset = element.offset().to_raw().filter(|offset| *offset >= 0);
+                Ok((
+                    element.partition(),
+                    offset.with_context(|| format!("partition {} has no ends", element.partition()))?,
+                ))
+            };
+            answer.elements().into_iter().map(offset).collect()
+        };
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (lows, highs) = (ask(Offset::Beginning)?, ask(Offset::End)?);
+        let mut known = self.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(&highs);
+        Ok(lows.into_iter().filter_map(|(partition, low)| Some((partition, (low, *highs.get(&partition)?)))).collect())
+    }
+
+    /// What became of marks; reads the records at them, and blocks while it does.
+    ///
+    /// # Errors
+    /// When a broker does not answer within a few times `timeout`.
+    pub fn look(&self, marks: &BTreeMap<i32, Mark>, timeout: Duration) -> Result<BTreeMap<i32, Seen>> {
+        let partitions: Vec<i32> = marks.keys().copied().collect();
+        let ends = self.ends(&partitions, timeout)?;
+        let readable = marks.iter().filter_map(|(partition, mark)| {
+            let (low, high) = ends.get(partition)?;
+            (*low..*high).contains(&mark.offset).then_some((*partition, mark.offset))
+        });
+        let found = self.read_at(&readable.collect(), timeout)?;
+        let seen = |(partition, (low, high)): (i32, (i64, i64))| {
+            let mark = marks.get(&partition)?;
+            Some((partition, mark.seen(low, high, found.get(&partition).copied().flatten())))
+        };
+        Ok(ends.into_iter().filter_map(seen).collect())
+    }
+
+    fn read_at(&self, offsets: &BTreeMap<i32, i64>, timeout: Duration) -> Result<BTreeMap<i32, Option<Mark>>> {
+        mark::read_at(&self.client, &self.topic, offsets, timeout).context("read the records that logs are known by")
     }
 }

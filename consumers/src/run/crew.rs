@@ -25,6 +25,7 @@ use crate::{
     http::Health,
     kafka::{
         dead_letters::DeadLetters,
+        mark::{Mark, Seen},
         source::{Reader, Source},
     },
     random,
@@ -34,6 +35,10 @@ use crate::{
 };
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
+/// Without an insert acknowledged for so long while all are in use, ClickHouse counts as taking no rows.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for one answer of Kafka while the logs are looked at.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -59,6 +64,13 @@ pub enum Told {
         /// Avro JSON.
         schema: Option<String>,
     },
+    /// What became of the logs of partitions.
+    Looked {
+        /// By partition, with the mark that was looked for.
+        seen: BTreeMap<i32, (Mark, Seen)>,
+    },
+    /// Something that a person has to decide: drain, leave and say so.
+    Stop(anyhow::Error),
     /// Drain and leave.
     Leave,
 }
@@ -134,16 +146,19 @@ impl Crew {
         attempt: Attempt,
         partitions: Vec<i32>,
         rest: Duration,
+        room: usize,
         reader: Reader,
         new_index: impl Fn() -> PartitionIndex + Send + Sync + 'static,
     ) {
         let (take_over, tell, started) = (Arc::clone(&self.take_over), self.tell.clone(), self.started);
-        let request = Request { attempt, partitions, held: self.held.clone() };
+        let request = Request { attempt, partitions, held: self.held.clone(), room };
         let now = move || started.elapsed().as_millis() as Millis;
-        let ready = move |taken_over| _ = tell.send(Told::TakenOver(taken_over));
         let job = self.runtime.spawn(async move {
             tokio::time::sleep(rest).await;
-            take_over.run(request, reader, new_index, now, ready).await;
+            let ready = |taken_over| _ = tell.send(Told::TakenOver(taken_over));
+            if let Err(stopped) = take_over.run(request, reader, new_index, now, ready).await {
+                let _ = tell.send(Told::Stop(stopped.into()));
+            }
         });
         self.jobs.retain(|_, job| !job.is_finished());
         self.jobs.insert(attempt, job);
@@ -157,6 +172,24 @@ impl Crew {
                 job.abort();
             }
             keep
+        });
+    }
+
+    /// Looks, on a thread that may block, whether the logs of partitions are still those that the marks are of, and how
+    /// far those that are held reach; the worker is told what was found, if only that it was nothing.
+    pub(super) fn look(&self, marks: BTreeMap<i32, Mark>, held: Vec<i32>, reader: Reader) {
+        let (tell, topic) = (self.tell.clone(), self.topic.clone());
+        self.runtime.spawn_blocking(move || {
+            let looked = reader.look(&marks, LOOK_TIMEOUT).and_then(|seen| {
+                reader.ends(&held, LOOK_TIMEOUT)?;
+                Ok(seen)
+            });
+            let seen = looked.unwrap_or_else(|error| {
+                tracing::debug!(topic, error = format!("{error:#}"), "the logs were not looked at");
+                BTreeMap::new()
+            });
+            let marked = |(partition, seen)| Some((partition, (*marks.get(&partition)?, seen)));
+            let _ = tell.send(Told::Looked { seen: seen.into_iter().filter_map(marked).collect() });
         });
     }
 
@@ -208,20 +241,35 @@ impl Crew {
         }
     }
 
-    pub(super) fn observe(&self, running: &[(i32, i64)], source: &Source, ids: usize, in_flight: usize) {
-        for (partition, next_offset) in running {
+    pub(super) fn observe(&self, positions: &BTreeMap<i32, i64>, source: &Source, ids: usize, in_flight: usize) {
+        for (partition, next_offset) in positions {
             if let Some(high) = source.known_high(*partition) {
-                let labels = [("topic", self.topic.clone()), ("partition", partition.to_string())];
-                gauge!(names::LAG, &labels).set((high - next_offset).max(0) as f64);
+                self.set_lag(*partition, (high - next_offset).max(0));
             }
         }
         gauge!(names::DEDUP_IDS, "topic" => self.topic.clone()).set(ids as f64);
         gauge!(names::INSERTS_IN_FLIGHT, "topic" => self.topic.clone()).set(in_flight as f64);
     }
 
-    pub(super) fn set_ready(&self, complete: bool, settled: bool) {
+    /// Events of a partition not yet read; 0 for one that is somebody else's now, who counts them.
+    pub(super) fn set_lag(&self, partition: i32, events: i64) {
+        let labels = [("topic", self.topic.clone()), ("partition", partition.to_string())];
+        gauge!(names::LAG, &labels).set(events as f64);
+    }
+
+    /// Why ClickHouse takes no rows, as far as that is known by now; `blocked` is for how long no insert was free.
+    pub(super) fn trouble(&self, blocked: Option<Duration>) -> Option<String> {
+        self.inserter.trouble().or_else(|| {
+            let seconds = blocked.filter(|blocked| *blocked >= PATIENCE)?.as_secs();
+            Some(format!("no insert has been acknowledged for {seconds} s"))
+        })
+    }
+
+    pub(super) fn set_ready(&self, complete: bool, settled: bool, trouble: Option<String>) {
         if !complete {
             self.health.not_ready(format!("topic {}: reference topics are still being read", self.topic));
+        } else if let Some(trouble) = trouble {
+            self.health.not_ready(format!("topic {}: ClickHouse takes no rows: {trouble}", self.topic));
         } else if !settled {
             self.health.not_ready(format!("topic {}: partitions are being taken over", self.topic));
         } else {

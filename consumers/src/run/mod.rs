@@ -5,6 +5,7 @@
 //! are committed only behind rows and dead letters that are acknowledged ([`worker`]).
 
 pub mod crew;
+mod logs;
 mod partitions;
 mod process;
 mod signals;
@@ -46,7 +47,7 @@ use crate::{
     kafka::{dead_letters::DeadLetters, reference::ReferenceReader, reference::Update, source::Source},
     random,
     registry::Registry,
-    takeover::{Held, TakeOver},
+    takeover::{Held, Ids, TakeOver},
     telemetry::metrics::Rendering,
 };
 
@@ -188,14 +189,20 @@ async fn start(
         &columns,
         config.clickhouse.insert_timeout,
     );
-    let take_over = TakeOver {
+    let ids = Ids {
         client: clickhouse,
-        claims,
+        topic: name.clone(),
         table: qualified(&topic.table),
         id_column: topic.id_column.clone(),
         window: topic.spec.dedup.window,
-        max_ids: topic.spec.dedup.max_ids,
+        unacknowledged_rows: topic.spec.batch.max_rows * config.clickhouse.inserts_in_flight,
+    };
+    let take_over = TakeOver {
+        claims,
+        ids,
+        topic: name.clone(),
         start: topic.start,
+        on_lost_position: topic.on_lost_position,
         kafka_timeout: KAFKA_TIMEOUT,
     };
     let (tell, told) = mpsc::channel();

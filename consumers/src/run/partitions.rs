@@ -23,6 +23,10 @@ use crate::{
 /// at once would only throw its rightful reader out.
 const AFTER_REFUSAL: Duration = Duration::from_secs(3);
 
+/// Longest drain before partitions are given up that Kafka takes away: those that stay are not read meanwhile. What has
+/// not landed by then is refused or found by the next owner, and read again here if it shared a batch.
+const REVOKE_DRAIN: Duration = Duration::from_secs(3);
+
 impl Worker {
     /// Completes what Kafka did to the assignment.
     pub(super) fn rebalance(&mut self) -> Result<()> {
@@ -41,10 +45,17 @@ impl Worker {
                 Rebalance::Revoked { partitions, lost } => {
                     tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
                     if !lost {
-                        self.drain(self.crew.settings.drain_timeout)?;
+                        // While ClickHouse takes nothing, waiting would only hold the group up.
+                        let hopeless = self.trouble().is_some();
+                        let patience = if hopeless { Duration::ZERO } else { REVOKE_DRAIN };
+                        self.drain(patience.min(self.crew.settings.drain_timeout))?;
                     }
                     faults::at(Point::Drained);
                     self.forget(&partitions);
+                    for partition in &partitions {
+                        self.positions.remove(partition);
+                        self.crew.set_lag(*partition, 0);
+                    }
                     let restarted = self.pipeline.revoke(&partitions);
                     self.source.complete_revoke(&partitions).context("give revoked partitions up")?;
                     self.take_over_again(restarted, false);
@@ -70,13 +81,19 @@ impl Worker {
     fn take_over(&mut self, attempt: Attempt, partitions: Vec<i32>, rest: Duration) {
         self.assigned_at.insert(attempt, Instant::now());
         let new_index = self.pipeline.new_index();
-        self.crew.take_over(attempt, partitions, rest, self.source.reader(), new_index);
+        // What is held already makes way in the end, oldest ids first; meanwhile there is room for a fair share.
+        let max_ids = self.pipeline.spec().dedup.max_ids;
+        let fair = max_ids / self.pipeline.assignment().held().count().max(1) * partitions.len();
+        let room = fair.max(max_ids.saturating_sub(self.pipeline.dedup_ids()));
+        self.crew.take_over(attempt, partitions, rest, room, self.source.reader(), new_index);
     }
 
     fn forget(&mut self, partitions: &[i32]) {
         self.stash.retain(|partition, _| !partitions.contains(partition));
         self.starting.retain(|taken_over| !partitions.contains(&taken_over.partition));
         self.committed.retain(|partition, _| !partitions.contains(partition));
+        self.awaited.retain(|partition, _| !partitions.contains(partition));
+        self.logs.forget(partitions);
     }
 
     /// Starts to read the partitions that are taken over. A seek that comes too early is tried again in a moment.
@@ -86,7 +103,7 @@ impl Worker {
         }
         for _ in 0..self.starting.len() {
             let Some(taken_over) = self.starting.pop_front() else { return };
-            let TakenOver { attempt, partition, epoch, next_offset, uncommitted, .. } = taken_over;
+            let TakenOver { attempt, partition, epoch, next_offset, decided, mark, behind, .. } = taken_over;
             if !self.pipeline.assignment().is_taking_over(attempt, partition) {
                 continue;
             }
@@ -95,19 +112,37 @@ impl Worker {
                 self.starting.push_back(taken_over);
                 continue;
             }
-            if uncommitted {
+            if decided {
                 // Where a partition begins is decided once: a restart must not decide it anew, at a later end.
-                self.source.commit(&[Progress { partition, epoch, next_offset }], CommitMode::Sync);
+                self.source.commit(&[Progress { partition, epoch, next_offset }], |_| mark, CommitMode::Sync);
             }
             if self.paused {
                 self.source.pause(&[partition]);
             }
             let ids = taken_over.index.len();
             self.pipeline.taken_over(attempt, partition, epoch, next_offset, taken_over.index);
-            let seconds = self.assigned_at.get(&attempt).map_or(0.0, |at| at.elapsed().as_secs_f64());
+            self.logs.start(partition, mark);
+            let assigned_at = self.assigned_at.get(&attempt).copied();
+            if behind && let Some(at) = assigned_at {
+                self.awaited.insert(partition, at);
+            }
+            let seconds = assigned_at.map_or(0.0, |at| at.elapsed().as_secs_f64());
             histogram!(names::TAKE_OVER, "topic" => self.crew.topic.clone()).record(seconds);
             tracing::info!(topic = self.crew.topic, partition, epoch, next_offset, ids, seconds, "partition is read");
         }
+    }
+
+    /// Batches are in the table that bring partitions so far.
+    pub(super) fn landed(&mut self, progress: &[Progress]) {
+        for at in progress.iter().filter_map(|one| self.awaited.remove(&one.partition)) {
+            histogram!(names::FIRST_ROW, "topic" => self.crew.topic.clone()).record(at.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Why ClickHouse takes no rows.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let full = self.in_flight >= self.crew.settings.inserts_in_flight;
+        self.crew.trouble(self.blocked_since.filter(|_| full).map(|since| since.elapsed()))
     }
 
     /// Lands everything that was read, or as much as the time allows.
@@ -122,7 +157,7 @@ impl Worker {
             tracing::warn!(topic = self.crew.topic, "not everything landed in time; whoever reads next finds what did");
         }
         let committed: Vec<Progress> = self.committed.values().copied().collect();
-        self.source.commit(&committed, CommitMode::Sync);
+        self.source.commit(&committed, |partition| self.logs.mark(partition), CommitMode::Sync);
         Ok(())
     }
 
@@ -134,6 +169,6 @@ impl Worker {
         self.crew.keep_jobs(|_| false);
         drop(self.source);
         tracing::info!(topic = self.crew.topic, "drained and left the group");
-        Ok(())
+        self.stopped.map_or(Ok(()), Err)
     }
 }

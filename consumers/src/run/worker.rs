@@ -24,11 +24,12 @@ use rdkafka::{
 
 use super::{
     crew::{Crew, Told},
+    logs::Logs,
     process::process,
 };
 use crate::{
     faults::{self, Point},
-    kafka::{reference::Update, source::Source},
+    kafka::{reference::Update, source::Source, tell_error},
     takeover::TakenOver,
     telemetry::metrics as names,
 };
@@ -64,10 +65,17 @@ pub struct Worker {
     /// Whether the running partitions are paused because nothing can be taken.
     pub(super) paused: bool,
     pub(super) leaving: bool,
+    /// Why, if not because it was asked to.
+    pub(super) stopped: Option<anyhow::Error>,
     /// The last commit of each partition that is held.
     pub(super) committed: BTreeMap<i32, Progress>,
     pub(super) assigned_at: BTreeMap<Attempt, Instant>,
     pub(super) starting: VecDeque<TakenOver>,
+    /// Partitions that had events waiting when they came and have none in the table yet, and when they came.
+    pub(super) awaited: BTreeMap<i32, Instant>,
+    /// The offset that each partition held was last known to want next.
+    pub(super) positions: BTreeMap<i32, i64>,
+    pub(super) logs: Logs,
     kept_house: Instant,
     forgot_refused: Instant,
 }
@@ -95,9 +103,13 @@ impl Worker {
             blocked_since: None,
             paused: false,
             leaving: false,
+            stopped: None,
             committed: BTreeMap::new(),
             assigned_at: BTreeMap::new(),
             starting: VecDeque::new(),
+            awaited: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            logs: Logs::new(now),
             kept_house: now,
             forgot_refused: now,
         }
@@ -160,6 +172,7 @@ impl Worker {
             }
             timeout = Duration::ZERO;
         }
+        self.logs.note(&chunk, Instant::now());
         process(&mut self.pipeline, &chunk, &self.crew)?;
         drop(chunk);
         if in_doubt {
@@ -286,11 +299,15 @@ impl Worker {
 
     fn act(&mut self, told: Told) {
         match told {
-            Told::TakenOver(taken_over) => self.starting.push_back(taken_over),
+            Told::TakenOver(taken_over) => {
+                self.crew.inserter.answered();
+                self.starting.push_back(taken_over);
+            }
             Told::Durable { seq } => {
                 self.in_flight -= 1;
                 let committable = self.pipeline.durable(seq);
-                self.source.commit(&committable, CommitMode::Async);
+                self.source.commit(&committable, |partition| self.logs.mark(partition), CommitMode::Async);
+                self.landed(&committable);
                 faults::at(Point::Committed);
                 self.committed.extend(committable.into_iter().map(|progress| (progress.partition, progress)));
             }
@@ -306,6 +323,8 @@ impl Worker {
                     None => self.pipeline.decoder.learn_absent(id),
                 }
             }
+            Told::Looked { seen } => self.logs_looked_at(&seen),
+            Told::Stop(error) => (self.stopped, self.leaving) = (Some(error), true),
             Told::Leave => self.leaving = true,
         }
     }
@@ -353,9 +372,10 @@ impl Worker {
         let assignment = self.pipeline.assignment();
         self.assigned_at.retain(|attempt, _| assignment.is_pending(*attempt));
         self.crew.keep_jobs(|attempt| assignment.is_pending(attempt));
-        let running: Vec<(i32, i64)> = assignment.running().collect();
-        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled());
-        self.crew.observe(&running, &self.source, self.pipeline.dedup_ids(), self.in_flight);
+        self.positions.extend(assignment.running());
+        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled(), self.trouble());
+        self.crew.observe(&self.positions, &self.source, self.pipeline.dedup_ids(), self.in_flight);
+        self.look_at_logs();
     }
 }
 
@@ -365,7 +385,7 @@ fn complain(error: &KafkaError) -> Result<bool> {
     if let KafkaError::MessageConsumptionFatal(_) = error {
         anyhow::bail!("Kafka ended this consumer for good: {error}; restart it");
     }
-    tracing::warn!(%error, "Kafka");
+    tell_error("consumer", error, "a record was not read");
     let code = error.rdkafka_error_code();
     Ok(matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::BadMessage)))
 }

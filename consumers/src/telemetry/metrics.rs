@@ -7,7 +7,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use super::process;
-use crate::config::Topic;
+use crate::{config::Topic, takeover::Cause};
 
 /// Counter by `topic`.
 pub const EVENTS: &str = "millrace_events_total";
@@ -27,6 +27,10 @@ pub const FENCE_REFUSALS: &str = "millrace_fence_refusals_total";
 pub const REBALANCES: &str = "millrace_rebalances_total";
 /// Counter by `topic`.
 pub const DEDUP_EARLY_EXPIRATIONS: &str = "millrace_dedup_early_expirations_total";
+/// Counter by `topic` and `cause`.
+pub const POSITIONS_LOST: &str = "millrace_positions_lost_total";
+/// Counter by `topic` and `code`.
+pub const INSERT_FAILURES: &str = "millrace_insert_failures_total";
 /// Histogram by `topic`.
 pub const FRESHNESS: &str = "millrace_freshness_seconds";
 /// Histogram by `topic`.
@@ -35,6 +39,8 @@ pub const INSERT_DURATION: &str = "millrace_insert_duration_seconds";
 pub const BATCH_ROWS: &str = "millrace_batch_rows";
 /// Histogram by `topic`.
 pub const TAKE_OVER: &str = "millrace_take_over_seconds";
+/// Histogram by `topic`.
+pub const FIRST_ROW: &str = "millrace_first_row_seconds";
 /// Gauge by `topic` and `partition`.
 pub const LAG: &str = "millrace_lag_events";
 /// Gauge by `topic`.
@@ -66,6 +72,16 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
         DEDUP_EARLY_EXPIRATIONS,
         Unit::Count,
         "Ids forgotten before the end of the deduplication window because max_ids was reached; duplicates of them would land.",
+    ),
+    (
+        POSITIONS_LOST,
+        Unit::Count,
+        "Partitions whose committed offset could not be used and that were read on from their oldest event, by cause: retention, recreated, expired.",
+    ),
+    (
+        INSERT_FAILURES,
+        Unit::Count,
+        "Attempts to insert that failed, by the error code of ClickHouse, or connect, timeout, network, http, other.",
     ),
     (CPU_SECONDS, Unit::Seconds, "Processor time of this process, user and system, in seconds."),
 ];
@@ -127,7 +143,13 @@ const HISTOGRAMS: &[(&str, Unit, &[f64], &str)] = &[
         TAKE_OVER,
         Unit::Seconds,
         &[0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0],
-        "Time from the assignment of a partition to its first event being processed: claim, quiet and load, in seconds.",
+        "Time from the assignment of a partition until it is read: claim, quiet and load, in seconds.",
+    ),
+    (
+        FIRST_ROW,
+        Unit::Seconds,
+        &[0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0],
+        "Time from the assignment of a partition that had events waiting to its first batch in ClickHouse, in seconds.",
     ),
 ];
 
@@ -201,6 +223,9 @@ pub fn start_at_zero(topics: &[Topic]) {
             [EVENTS, ROWS_INSERTED, DUPLICATES_DROPPED, INSERT_RETRIES, FENCE_REFUSALS, DEDUP_EARLY_EXPIRATIONS]
         {
             counter!(counter, "topic" => name.clone()).absolute(0);
+        }
+        for cause in Cause::ALL {
+            counter!(POSITIONS_LOST, "topic" => name.clone(), "cause" => cause.code()).absolute(0);
         }
         for lookup in &topic.spec.lookups {
             counter!(LOOKUP_MISSES, "topic" => name.clone(), "lookup" => lookup.name.clone()).absolute(0);

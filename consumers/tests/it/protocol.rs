@@ -8,15 +8,16 @@ use std::{
 
 use arrow_array::{ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
+use clickhouse::Client;
 use millrace_consumers::{
     clickhouse::{
         claims::Claims,
         insert::{Inserter, Outcome},
         table::describe,
     },
-    config::{Config, StartOffset},
+    config::{Config, LostPosition, StartOffset},
     kafka::source::Source,
-    takeover::{Held, Request, TakeOver, TakenOver},
+    takeover::{Held, Ids, Request, TakeOver, TakenOver},
 };
 use millrace_pipeline::{
     batch::{Batch, Progress, Trigger},
@@ -35,19 +36,24 @@ use crate::world::World;
 const TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
-fn claims(world: &World, owner: &str) -> Claims {
+pub(crate) fn claims(world: &World, owner: &str) -> Claims {
     Claims::new(world.client.clone(), world.qualified("claims"), "orders", owner, TIMEOUT)
 }
 
 async fn inserter(world: &World, claims: &Claims) -> Inserter {
+    inserter_with(world, world.client.clone(), claims).await
+}
+
+/// An inserter that speaks through `client`.
+pub(crate) async fn inserter_with(world: &World, client: Client, claims: &Claims) -> Inserter {
     let table = describe(&world.client, &world.database, "orders", TIMEOUT).await.unwrap().unwrap();
     let columns = ["event_id", "timestamp", "_partition", "_offset"].map(str::to_owned);
     let table_name = world.qualified("orders");
-    Inserter::new(world.client.clone(), claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
+    Inserter::new(client, claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
 }
 
 /// Rows of one partition with offsets from 0, their times spread over `months`.
-fn rows(count: usize, months: i64) -> RecordBatch {
+pub(crate) fn rows(count: usize, months: i64) -> RecordBatch {
     const MONTH_MS: i64 = 31 * 86_400_000;
     let ids = (0..count).map(|_| Uuid::new_v4().into_bytes());
     let times = (0..count as i64).map(|row| 1_700_000_000_000 + row % months * MONTH_MS);
@@ -63,7 +69,7 @@ fn rows(count: usize, months: i64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, array)| array).collect()).unwrap()
 }
 
-fn batch(rows: RecordBatch, epoch: u64) -> Batch {
+pub(crate) fn batch(rows: RecordBatch, epoch: u64) -> Batch {
     let next_offset = rows.num_rows() as i64;
     Batch {
         seq: 0,
@@ -84,7 +90,7 @@ impl World {
         self.client.query_raw(&what.replace("{db}", &self.database)).fetch_one().await.unwrap()
     }
 
-    async fn rows_landed(&self) -> u64 {
+    pub(crate) async fn rows_landed(&self) -> u64 {
         self.count("SELECT count() FROM {db}.orders").await
     }
 }
@@ -216,15 +222,40 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
 
     let source = Source::subscribe(&config.kafka, topic).unwrap();
     let take_over = TakeOver {
-        client: world.client.clone(),
         claims: claims(&world, "me"),
-        table: world.qualified("orders"),
-        id_column: "event_id".into(),
-        window: WINDOW,
-        max_ids: 1000,
+        ids: Ids {
+            client: world.client.clone(),
+            topic: topic.clone(),
+            table: world.qualified("orders"),
+            id_column: "event_id".into(),
+            window: WINDOW,
+            unacknowledged_rows: 1,
+        },
+        topic: topic.clone(),
         start: StartOffset::Earliest,
+        on_lost_position: LostPosition::Resume,
         kafka_timeout: TIMEOUT,
     };
+    let take_over = Arc::new(take_over);
+    let taken = take_over_all(&take_over, &source, 1000).await;
+    assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
+    let index = &taken[0].index;
+    assert!(index.contains(recent), "inside the window");
+    assert!(index.contains(uncommitted), "past the committed offset, however old");
+    assert!(!index.contains(old), "outside the window and committed");
+    assert_eq!(index.len(), 2);
+
+    // With room for one, what is past the committed offset comes first, and of that what was ingested last.
+    let last = Uuid::from_u128(4);
+    let insert = "INSERT INTO {db}.orders (event_id, _partition, _offset, _ingested_at) VALUES";
+    world.sql(&format!("{insert} ('{last}', 0, 6, now64(3) - toIntervalDay(2))")).await;
+    let taken = take_over_all(&take_over, &source, 1).await;
+    assert_eq!((taken[0].epoch, taken[0].index.len()), (2, 1));
+    assert!(taken[0].index.contains(last.as_u128()));
+    world.clean_up().await;
+}
+
+async fn take_over_all(take_over: &Arc<TakeOver>, source: &Source, room: usize) -> Vec<TakenOver> {
     let taken: Arc<Mutex<Vec<TakenOver>>> = Arc::default();
     let ready = {
         let taken = Arc::clone(&taken);
@@ -233,16 +264,9 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     let new_index = || PartitionIndex::new(WINDOW, 1 << 20);
     let held = Held::default();
     held.set([0].into_iter());
-    let request = Request { attempt: 1, partitions: vec![0, 1], held };
-    Arc::new(take_over).run(request, source.reader(), new_index, || 1_000_000_000, ready).await;
-    let taken = std::mem::take(&mut *taken.lock().unwrap());
-    assert_eq!((taken.len(), taken[0].epoch, taken[0].next_offset), (1, 1, 5));
-    let index = &taken[0].index;
-    assert!(index.contains(recent), "inside the window");
-    assert!(index.contains(uncommitted), "past the committed offset, however old");
-    assert!(!index.contains(old), "outside the window and committed");
-    assert_eq!(index.len(), 2);
-    world.clean_up().await;
+    let request = Request { attempt: 1, partitions: vec![0, 1], held, room };
+    Arc::clone(take_over).run(request, source.reader(), new_index, || 1_000_000_000, ready).await.unwrap();
+    std::mem::take(&mut *taken.lock().unwrap())
 }
 
 async fn produce(config: &Config, topic: &str, records: usize) {

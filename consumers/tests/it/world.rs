@@ -38,7 +38,7 @@ pub(crate) struct World {
     pub(crate) stack: Stack,
     pub(crate) database: String,
     pub(crate) client: Client,
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// The default configuration with this world's addresses and names.
     pub(crate) config: String,
 }
@@ -172,7 +172,12 @@ async fn make_topics(stack: &Stack, name: &str) {
     }
 }
 
-async fn register(registry: &str, subject: &str, schema: &str) {
+/// The id that the registry gives the schema.
+pub(crate) async fn register(registry: &str, subject: &str, schema: &str) -> u32 {
+    #[derive(Deserialize)]
+    struct Registered {
+        id: u32,
+    }
     let answer = reqwest::Client::new()
         .post(format!("{registry}/subjects/{subject}/versions"))
         .header("content-type", "application/vnd.schemaregistry.v1+json")
@@ -181,4 +186,5 @@ async fn register(registry: &str, subject: &str, schema: &str) {
         .await
         .unwrap();
     assert!(answer.status().is_success(), "{subject}: {}", answer.status());
+    answer.json::<Registered>().await.unwrap().id
 }

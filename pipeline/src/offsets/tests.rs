@@ -32,7 +32,7 @@ proptest! {
     /// The oracle keeps every record with whether it is durable. After an unsettled batch its partitions are read from
     /// the committed offset again, as new records in new batches.
     #[test]
-    fn a_committed_offset_never_passes_a_record_that_is_not_durable(actions in prop::collection::vec(action(), 1..60)) {
+    fn the_committed_offset_is_where_the_unbroken_run_of_durable_records_ends(actions in prop::collection::vec(action(), 1..60)) {
         let mut tracker = OffsetTracker::default();
         let mut next = [0i64; PARTITIONS as usize];
         let mut committed = [0i64; PARTITIONS as usize];
@@ -84,22 +84,14 @@ proptest! {
                 }
                 Action::Durable(_) | Action::Unsettled(_) => {}
             }
+            for at in 0..PARTITIONS as usize {
+                let unbroken = durable[at][..next[at] as usize].iter().take_while(|durable| **durable).count();
+                prop_assert_eq!(committed[at], unbroken as i64, "all that may be committed is told, at once");
+            }
             if on_their_way.is_empty() {
                 prop_assert!(tracker.is_empty(), "nothing is on its way");
             }
         }
-        // Once all is durable, all is committed, but for what only a later batch would have told of.
-        while let Some((seq, _)) = on_their_way.pop() {
-            for one in tracker.durable(seq).into_values() {
-                committed[one.partition as usize] = one.next_offset;
-            }
-        }
-        prop_assert!(tracker.is_empty());
-        tracker.sent(seq, &[]);
-        for one in tracker.durable(seq).into_values() {
-            committed[one.partition as usize] = one.next_offset;
-        }
-        prop_assert_eq!(committed, next);
     }
 }
 
@@ -116,15 +108,27 @@ fn batches_acknowledged_backwards_are_committed_with_the_first() {
 }
 
 #[test]
-fn an_unsettled_batch_leaves_nothing_on_its_way_once_the_others_are_durable() {
+fn a_batch_holds_up_no_partition_but_its_own() {
     let mut tracker = OffsetTracker::default();
     tracker.sent(0, &[progress(0, 1)]);
-    tracker.sent(1, &[progress(1, 1)]);
-    assert!(tracker.durable(1).is_empty());
+    tracker.sent(1, &[progress(0, 2), progress(1, 1)]);
+    assert_eq!(tracker.durable(1).into_values().collect::<Vec<_>>(), [progress(1, 1)]);
     assert_eq!(tracker.unsettled(0), [0]);
     assert!(tracker.is_empty(), "a drain would wait for a batch that is there already");
-    tracker.sent(2, &[progress(2, 1)]);
-    assert_eq!(tracker.durable(2).into_values().collect::<Vec<_>>(), [progress(1, 1), progress(2, 1)]);
+}
+
+/// Found by the simulator: a batch of a claim that was lost is given up only after the partition was read to its end
+/// under the next claim. The offset of the end was told of with the next batch, and there was none.
+#[test]
+fn a_batch_that_was_forgotten_holds_no_commit_up() {
+    let mut tracker = OffsetTracker::default();
+    tracker.sent(0, &[progress(0, 1)]);
+    tracker.forget(&[0]);
+    tracker.sent(1, &[progress(0, 1)]);
+    assert_eq!(tracker.durable(1).into_values().collect::<Vec<_>>(), [progress(0, 1)]);
+    assert!(!tracker.is_empty(), "its insert is still tried");
+    assert!(tracker.unsettled(0).is_empty());
+    assert!(tracker.is_empty());
 }
 
 #[test]

@@ -1,5 +1,4 @@
-mod log;
-mod model;
+mod sim;
 mod world;
 
 use arrow_array::{StringArray, cast::AsArray, types::Int32Type};
@@ -180,8 +179,13 @@ fn offsets_may_be_committed_in_whatever_order_batches_become_durable() {
             for (partition, next_offset) in committable(pipeline.durable(seq)) {
                 committed[partition as usize] = next_offset;
             }
-            let unbroken = durable.iter().take_while(|durable| **durable).count();
-            assert_eq!(committed, [[0, 0], [1, 0], [1, 2], [3, 2]][unbroken], "{order_of_answers:?} up to {seq}");
+            let first = match durable {
+                [false, ..] => 0,
+                [true, _, false] => 1,
+                [true, _, true] => 3,
+            };
+            let second = if durable[1] { 2 } else { 0 };
+            assert_eq!(committed, [first, second], "{order_of_answers:?} up to {seq}");
         }
         assert!(!pipeline.in_flight());
     }

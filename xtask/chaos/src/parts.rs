@@ -35,9 +35,7 @@ impl Part {
 
     /// SIGKILL, and gone. It is down until [`bring_back`] returns.
     pub fn kill(self) {
-        let pid = self.pid();
-        send(pid, Signal::KILL);
-        until("a killed part is gone", Duration::from_secs(10), || !is_alive(pid));
+        kill(self.pid());
     }
 
     /// SIGSTOP; it goes on when the guard is dropped.
@@ -61,6 +59,12 @@ impl Part {
         let pid = part.and_then(|part| part["pid"].as_u64()).unwrap_or_else(|| panic!("{name} does not run: {parts}"));
         u32::try_from(pid).unwrap()
     }
+}
+
+/// SIGKILL, and gone: for a [`Part::pid`] that was asked for before the moment that counts.
+pub fn kill(pid: u32) {
+    send(pid, Signal::KILL);
+    until("a killed part is gone", Duration::from_secs(10), || !is_alive(pid));
 }
 
 /// A part that sleeps.

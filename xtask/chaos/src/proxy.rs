@@ -1,10 +1,10 @@
 //! A way through to a server that can fail as networks do: refuse connections, cut an insert's body, lose the answer to an
-//! insert that was applied, or hold an insert back. It understands of HTTP only where a request begins.
+//! insert that was applied, hold an insert back, or answer for the server. It understands of HTTP only where a request begins.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,14 @@ const LOOK: Duration = Duration::from_millis(10);
 const INSERT: &[u8] = b"insert_deduplication_token";
 /// The end of a body of unknown length.
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+/// The setting in an insert's address in whose place others are put.
+const WAIT: &str = "wait_end_of_query=1";
+/// Header of an answer that tells of an exception.
+pub const EXCEPTION_CODE: &str = "X-ClickHouse-Exception-Code";
+/// What a server says whose query failed after it had begun to answer.
+const FALSE_SUCCESS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=UTF-8\r\nConnection: Close\r\n\
+    X-ClickHouse-Exception-Code: 241\r\nContent-Length: 88\r\n\r\n\
+    Code: 241. DB::Exception: (total) memory limit exceeded. (MEMORY_LIMIT_EXCEEDED) (test)\n";
 
 /// What happens to inserts; everything else passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +40,14 @@ pub enum Fault {
         /// Bytes.
         after: usize,
     },
+    /// Nothing of the request passes; the answer is that of a success, with the header and the text of an exception.
+    FalseSuccess,
+    /// The insert has these settings instead of waiting for its end before the status is told; the answer passes, and is
+    /// noted.
+    With {
+        /// As in an address.
+        settings: &'static str,
+    },
 }
 
 struct State {
@@ -40,11 +56,12 @@ struct State {
     /// So many more inserts meet the fault.
     times: u32,
     hits: u32,
-    /// First lines of answers that were lost.
-    lost: Vec<String>,
+    /// First lines of answers that were lost or noted.
+    answers: Vec<String>,
     /// Inserts that are held and whose client has sent all of them.
     held_whole: u32,
-    streams: Vec<TcpStream>,
+    /// They end with their threads: what a client sends to a connection that is gone has to be refused, not taken in.
+    streams: Vec<Weak<TcpStream>>,
 }
 
 impl State {
@@ -75,7 +92,7 @@ impl Proxy {
             fault: Fault::None,
             times: 0,
             hits: 0,
-            lost: Vec::new(),
+            answers: Vec::new(),
             held_whole: 0,
             streams: Vec::new(),
         };
@@ -112,7 +129,8 @@ impl Proxy {
         let mut state = self.state.lock().unwrap();
         state.open = open;
         if !open {
-            state.streams.drain(..).for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+            let streams = state.streams.drain(..).filter_map(|stream| stream.upgrade());
+            streams.for_each(|stream| _ = stream.shutdown(Shutdown::Both));
         }
     }
 
@@ -126,9 +144,9 @@ impl Proxy {
         self.state.lock().unwrap().held_whole
     }
 
-    /// First lines of the answers that were lost.
-    pub fn lost(&self) -> Vec<String> {
-        self.state.lock().unwrap().lost.clone()
+    /// First lines of the answers that were lost; of those that were noted, with the exception's code if there was one.
+    pub fn answers(&self) -> Vec<String> {
+        self.state.lock().unwrap().answers.clone()
     }
 }
 
@@ -166,40 +184,53 @@ fn listen(listener: TcpListener, address: SocketAddr, server: &str, state: &Arc<
 fn connect(client: TcpStream, server: TcpStream, state: &Arc<Mutex<State>>) {
     client.set_nonblocking(false).unwrap();
     client.set_read_timeout(Some(LOOK)).unwrap();
+    let (client, server) = (Arc::new(client), Arc::new(server));
     for stream in [&client, &server] {
         stream.set_nodelay(true).unwrap();
-        state.lock().unwrap().streams.push(stream.try_clone().unwrap());
+        state.lock().unwrap().streams.push(Arc::downgrade(stream));
     }
-    let lose = Arc::new(AtomicBool::new(false));
-    let (to_client, from_server, shared, lost) =
-        (client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(state), Arc::clone(&lose));
-    thread::spawn(move || answers(from_server, to_client, &shared, &lost));
+    let asked = Arc::new(Mutex::new(Fault::None));
+    let (to_client, from_server, shared, plan) =
+        (Arc::clone(&client), Arc::clone(&server), Arc::clone(state), Arc::clone(&asked));
+    thread::spawn(move || answers(&from_server, &to_client, &shared, &plan));
     let shared = Arc::clone(state);
     thread::spawn(move || {
-        let mut requests = Requests { server, state: shared, lose, plan: Fault::None, passed: 0, held: Vec::new() };
+        let mut requests = Requests {
+            server: &server,
+            client: &client,
+            state: &shared,
+            asked: &asked,
+            plan: Fault::None,
+            passed: 0,
+            held: Vec::new(),
+        };
         // Either end may go at any time: that is the connection's end and no more.
-        _ = requests.pass(client);
+        _ = requests.pass();
     });
 }
 
 /// One connection's way from client to server.
-struct Requests {
-    server: TcpStream,
-    state: Arc<Mutex<State>>,
-    lose: Arc<AtomicBool>,
+struct Requests<'a> {
+    server: &'a TcpStream,
+    client: &'a TcpStream,
+    state: &'a Mutex<State>,
+    /// The plan, for those who see the answer.
+    asked: &'a Mutex<Fault>,
     /// What happens to the request under way.
     plan: Fault,
     /// Bytes of it that passed: of its body if the body is to be cut, else of all of it.
     passed: usize,
+    /// What was taken in and did not pass.
     held: Vec<u8>,
 }
 
-impl Requests {
-    fn pass(&mut self, mut client: TcpStream) -> std::io::Result<()> {
+impl Requests<'_> {
+    fn pass(&mut self) -> std::io::Result<()> {
         let mut buffer = vec![0; 1 << 16];
         let mut gone = false;
         loop {
-            if !self.held.is_empty() && self.state.lock().unwrap().fault == Fault::None {
+            let held = !self.held.is_empty() && matches!(self.plan, Fault::Hold { .. });
+            if held && self.state.lock().unwrap().fault == Fault::None {
                 self.plan = Fault::None;
                 self.server.write_all(&std::mem::take(&mut self.held))?;
             }
@@ -210,21 +241,21 @@ impl Requests {
                 thread::sleep(LOOK);
                 continue;
             }
-            match client.read(&mut buffer) {
+            match self.client.read(&mut buffer) {
                 Ok(0) => gone = true,
                 Ok(read) => {
                     let mut piece = &buffer[..read];
                     if piece.starts_with(b"POST ") || piece.starts_with(b"GET ") {
                         // The client writes a head at once, and the system hands it over at once.
                         let end = piece.windows(4).position(|four| four == b"\r\n\r\n").map_or(read, |at| at + 4);
-                        self.begin(&piece[..end]);
-                        if let Fault::CutBody { .. } = self.plan {
-                            self.server.write_all(&piece[..end])?;
+                        let head = self.begin(&piece[..end]);
+                        if let Some(head) = head {
+                            self.server.write_all(&head)?;
                             piece = &piece[end..];
                         }
                     }
                     if !self.forward(piece)? {
-                        _ = client.shutdown(Shutdown::Both);
+                        _ = self.client.shutdown(Shutdown::Both);
                         return self.server.shutdown(Shutdown::Both);
                     }
                 }
@@ -234,22 +265,33 @@ impl Requests {
         }
     }
 
-    fn begin(&mut self, head: &[u8]) {
+    /// Makes the plan for a request; its head, if that passes by itself.
+    fn begin(&mut self, head: &[u8]) -> Option<Vec<u8>> {
         (self.plan, self.passed) = (Fault::None, 0);
+        self.held.clear();
         let mut state = self.state.lock().unwrap();
         if state.times > 0 && head.windows(INSERT.len()).any(|part| part == INSERT) {
             self.plan = state.fault;
-            self.lose.store(state.fault == Fault::LoseAnswer, Ordering::Relaxed);
-            if let Fault::Hold { .. } = state.fault {
+            if let Fault::Hold { .. } | Fault::FalseSuccess | Fault::With { .. } = state.fault {
                 state.hit();
             }
+        }
+        *self.asked.lock().unwrap() = self.plan;
+        match self.plan {
+            Fault::CutBody { .. } => Some(head.to_vec()),
+            Fault::With { settings } => {
+                let text = std::str::from_utf8(head).expect("a head is text");
+                assert!(text.contains(WAIT), "inserts do not wait for their end: {text}");
+                Some(text.replacen(WAIT, settings, 1).into_bytes())
+            }
+            _ => None,
         }
     }
 
     /// Passes bytes on as the plan says; `false` ends the connection.
     fn forward(&mut self, piece: &[u8]) -> std::io::Result<bool> {
         match self.plan {
-            Fault::None | Fault::LoseAnswer => self.server.write_all(piece).map(|()| true),
+            Fault::None | Fault::LoseAnswer | Fault::With { .. } => self.server.write_all(piece).map(|()| true),
             Fault::CutBody { after } => {
                 let (passing, cut_off) = piece.split_at(piece.len().min(after.saturating_sub(self.passed)));
                 self.server.write_all(passing)?;
@@ -275,20 +317,32 @@ impl Requests {
                 }
                 Ok(true)
             }
+            Fault::FalseSuccess => {
+                self.held.extend_from_slice(piece);
+                let whole = self.held.ends_with(LAST_CHUNK);
+                if whole {
+                    self.client.write_all(FALSE_SUCCESS)?;
+                }
+                Ok(!whole)
+            }
         }
     }
 }
 
 /// One connection's way back.
-fn answers(mut server: TcpStream, mut client: TcpStream, state: &Mutex<State>, lose: &AtomicBool) {
+fn answers(mut server: &TcpStream, mut client: &TcpStream, state: &Mutex<State>, asked: &Mutex<Fault>) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(read) = server.read(&mut buffer)
         && read > 0
     {
-        if lose.load(Ordering::Relaxed) && state.lock().unwrap().hit() {
-            let mut state = state.lock().unwrap();
-            let first = buffer[..read].split(|&byte| byte == b'\r').next().unwrap_or_default();
-            state.lost.push(String::from_utf8_lossy(first).into_owned());
+        let plan = *asked.lock().unwrap();
+        let lost = plan == Fault::LoseAnswer && state.lock().unwrap().hit();
+        if lost || matches!(plan, Fault::With { .. }) {
+            let text = String::from_utf8_lossy(&buffer[..read]);
+            let told = text.lines().filter(|line| line.starts_with("HTTP/") || line.starts_with(EXCEPTION_CODE));
+            state.lock().unwrap().answers.extend(told.map(str::to_owned));
+        }
+        if lost {
             break;
         }
         if client.write_all(&buffer[..read]).is_err() {

@@ -208,6 +208,11 @@ impl World {
         file
     }
 
+    /// A file of this world's, of any name.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Starts to send.
     pub fn generate(&self, load: Load) -> Generator {
         self.generate_with(load, self.seed, &[])
@@ -253,6 +258,8 @@ impl World {
             whole["duplicates"] = (delivered - events - poison.len() as u64).into();
             (whole["events"], whole["delivered"], whole["poison"]) = (events.into(), delivered.into(), poison.into());
             whole["end_offsets"] = other["end_offsets"].clone();
+            // What a producer sent that died before them all, without a manifest, counts as well.
+            whole["begin_offsets"] = serde_json::json!({});
         }
         let file = self.folder.join("manifest.json");
         fs::write(&file, whole.to_string()).unwrap();

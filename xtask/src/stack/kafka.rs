@@ -148,13 +148,18 @@ mod tests {
         clickhouse_http: 1004,
         clickhouse_tcp: 1005,
         prometheus: 1006,
+        kafka_proxied: 1007,
+        kafka_proxy: 1008,
     };
 
     #[test]
     fn server_properties_name_the_chosen_ports_on_loopback_only() {
         let properties = properties(&PORTS, Path::new("/data/kafka"));
-        assert!(properties.contains("listeners=BROKER://127.0.0.1:1001,CONTROLLER://127.0.0.1:1002\n"));
-        assert!(properties.contains("advertised.listeners=BROKER://127.0.0.1:1001\n"));
+        assert!(
+            properties
+                .contains("listeners=BROKER://127.0.0.1:1001,PROXIED://127.0.0.1:1007,CONTROLLER://127.0.0.1:1002\n")
+        );
+        assert!(properties.contains("advertised.listeners=BROKER://127.0.0.1:1001,PROXIED://127.0.0.1:1008\n"));
         assert!(properties.contains("log.dirs=/data/kafka\n"));
         assert!(properties.contains("auto.create.topics.enable=false\n"));
         let settings = properties.lines().filter(|line| !line.starts_with('#'));

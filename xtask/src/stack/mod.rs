@@ -24,7 +24,7 @@ mod registry;
 mod start;
 mod status;
 mod stop;
-mod tools;
+pub(crate) mod tools;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ enum Tool {
     Maven,
     Npm,
     Tar,
+    Faketime,
 }
 
 impl Tool {
@@ -23,6 +24,7 @@ impl Tool {
             Self::Maven => "Maven (mvn)",
             Self::Npm => "npm",
             Self::Tar => "tar",
+            Self::Faketime => "libfaketime",
         }
     }
 
@@ -32,6 +34,7 @@ impl Tool {
             Self::Maven => "maven",
             Self::Npm => "npm",
             Self::Tar => "tar",
+            Self::Faketime => "faketime",
         }
     }
 
@@ -41,6 +44,7 @@ impl Tool {
             Self::Maven => "maven",
             Self::Npm => "node",
             Self::Tar => "gnu-tar",
+            Self::Faketime => "libfaketime",
         }
     }
 }
@@ -50,15 +54,29 @@ impl Tool {
 /// # Errors
 /// If something is missing: one message that names all of it and the command that installs it.
 pub(crate) fn require(installing: bool, install_missing: bool) -> Result<PathBuf> {
-    let mut missing = missing(installing);
-    if !missing.is_empty() && install_missing && can_install() {
-        install(&missing)?;
-        missing = self::missing(installing);
-    }
-    if !missing.is_empty() {
-        bail!(message(&missing));
-    }
+    require_all(|| missing(installing), install_missing)?;
     java().context("Java has gone meanwhile")
+}
+
+/// Makes sure of what the cases of the fault matrix need besides the stack: clocks that can be moved.
+///
+/// # Errors
+/// As [`require`].
+pub(crate) fn require_for_chaos(install_missing: bool) -> Result<()> {
+    let missing = || if find("faketime").is_none() { vec![Tool::Faketime] } else { Vec::new() };
+    require_all(missing, install_missing)
+}
+
+fn require_all(missing: impl Fn() -> Vec<Tool>, install_missing: bool) -> Result<()> {
+    let mut tools = missing();
+    if !tools.is_empty() && install_missing && can_install() {
+        install(&tools)?;
+        tools = missing();
+    }
+    if !tools.is_empty() {
+        bail!(message(&tools));
+    }
+    Ok(())
 }
 
 fn missing(installing: bool) -> Vec<Tool> {
@@ -75,7 +93,7 @@ fn missing(installing: bool) -> Vec<Tool> {
 
 fn message(missing: &[Tool]) -> String {
     let titles: Vec<_> = missing.iter().map(|tool| tool.title()).collect();
-    let mut text = format!("the stack needs tools that are not here: {}\ninstall them with\n", titles.join(", "));
+    let mut text = format!("tools are missing: {}\ninstall them with\n", titles.join(", "));
     let packages = |name: fn(Tool) -> &'static str| {
         let names: Vec<_> = missing.iter().map(|tool| name(*tool)).collect();
         names.join(" ")
@@ -88,7 +106,7 @@ fn message(missing: &[Tool]) -> String {
     };
     let _ = write!(text, "    {command}");
     if can_install() {
-        text.push_str("\nor let `cargo xtask stack up --install-missing` do it");
+        text.push_str("\nor let --install-missing do it");
     }
     text
 }

@@ -62,7 +62,7 @@ fn decoded(schema: &str, value: &[u8]) -> RecordBatch {
     decoder.decode(&[Record { partition: 0, offset: 0, timestamp_ms: 0, value: Some(value) }]).rows
 }
 
-fn spec(customer: MissPolicy, max_ids: usize) -> TopicSpec {
+fn spec(customer: MissPolicy, dedup: DedupLimits, batch: BatchLimits) -> TopicSpec {
     let event =
         |column: &str, path: &str| ColumnSpec { column: column.into(), source: Source::Event(path.parse().unwrap()) };
     let looked_up = |column: &str, lookup, field: &str| ColumnSpec {
@@ -91,20 +91,31 @@ fn spec(customer: MissPolicy, max_ids: usize) -> TopicSpec {
             lookup("customer", "customers", "customer_id", "data.customer_id", customer),
             lookup("product", "products", "sku", "data.items.sku", MissPolicy::Null),
         ],
-        dedup: DedupLimits { window: Duration::from_secs(3600), max_ids },
-        batch: BatchLimits {
-            max_rows: MAX_ROWS,
-            max_bytes: BatchLimits::MAX_BYTES,
-            max_age: Duration::from_millis(MAX_AGE_MS),
-        },
+        dedup,
+        batch,
     }
 }
 
 pub(super) fn pipeline_of(customer: MissPolicy, max_ids: usize) -> TopicPipeline {
-    let references = [CUSTOMER_V1, PRODUCT_V1]
-        .map(|schema| Decoder::new(schema, DecodeLimits::default()).unwrap().columns().clone());
-    let spec = spec(customer, max_ids);
-    let mut pipeline = TopicPipeline::new(spec, ORDER_EVENT_V1, &references, DecodeLimits::default()).unwrap();
+    let batch = BatchLimits {
+        max_rows: MAX_ROWS,
+        max_bytes: BatchLimits::MAX_BYTES,
+        max_age: Duration::from_millis(MAX_AGE_MS),
+    };
+    pipeline(spec(customer, DedupLimits { window: Duration::from_secs(3600), max_ids }, batch))
+}
+
+/// A pipeline that remembers every id inside the window.
+pub(super) fn simulated(customer: MissPolicy, batch: BatchLimits, window_ms: Millis) -> TopicPipeline {
+    pipeline(spec(customer, DedupLimits { window: Duration::from_millis(window_ms), max_ids: usize::MAX }, batch))
+}
+
+fn pipeline(spec: TopicSpec) -> TopicPipeline {
+    static REFERENCES: OnceLock<[arrow_schema::SchemaRef; 2]> = OnceLock::new();
+    let references = REFERENCES.get_or_init(|| {
+        [CUSTOMER_V1, PRODUCT_V1].map(|schema| Decoder::new(schema, DecodeLimits::default()).unwrap().columns().clone())
+    });
+    let mut pipeline = TopicPipeline::new(spec, ORDER_EVENT_V1, references, DecodeLimits::default()).unwrap();
     pipeline.decoder.learn(golden::SCHEMA_ID, ORDER_EVENT_V1);
     pipeline.decoder.learn_absent(999_999);
     pipeline

@@ -13,9 +13,6 @@
 )]
 
 mod delivery;
-mod restarts;
-mod rebalances;
-mod zombies;
-mod clickhouse_faults;
+mod duplicates;
 mod registry_faults;
 mod refusals;

@@ -1,7 +1,6 @@
 //! Several `millrace` processes in one group, each of which comes back when it dies.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
 
 use millrace_chaos::config::Config;
 use millrace_chaos::process::Millrace;
@@ -48,6 +47,11 @@ impl Fleet {
         self.members[slot].as_mut().expect("a process in every slot")
     }
 
+    /// Puts another process in the slot of one that has died.
+    pub(crate) fn succeed(&mut self, slot: usize, process: Millrace) {
+        self.members[slot] = Some(process);
+    }
+
     /// Kills the process in a slot and starts another.
     pub(crate) fn replace(&mut self, trial: &mut Trial, slot: usize, start: impl FnOnce(&Trial) -> Millrace) {
         if let Some(mut old) = self.members[slot].take() {
@@ -57,18 +61,16 @@ impl Fleet {
         self.members[slot] = Some(start(trial));
     }
 
-    /// Waits until the process in a slot has been killed by its own fault, at most for `patience`; whether it was. Another
-    /// end than by SIGKILL is none of these faults.
-    pub(crate) fn await_death(&mut self, slot: usize, patience: Duration) -> bool {
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
-            if let Some(status) = self.member(slot).ended() {
-                assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}\n{}", self.member(slot).log());
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        false
+    /// Whether the process in a slot has been killed by its own fault. Another end than by SIGKILL is none of these faults.
+    pub(crate) fn has_died(&mut self, slot: usize) -> bool {
+        let Some(status) = self.member(slot).ended() else { return false };
+        assert_eq!(status.signal(), Some(9), "it ended otherwise: {status}\n{}", self.member(slot).log());
+        true
+    }
+
+    /// Which of the slots has a process that has been killed by its own fault.
+    pub(crate) fn dead(&mut self) -> Option<usize> {
+        (0..self.members.len()).find(|slot| self.has_died(*slot))
     }
 
     /// Gives all up to the end of the trial.

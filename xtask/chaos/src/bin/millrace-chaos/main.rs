@@ -13,6 +13,7 @@
 mod cases;
 mod fleet;
 mod guard;
+mod landings;
 mod report;
 mod trial;
 

@@ -1,5 +1,6 @@
 //! One run of a case: its world, what it did, and the judgement.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(crate) struct Trial {
     without: Option<Guard>,
     generators: Vec<Generator>,
     running: Vec<Millrace>,
+    /// Ways that running processes go.
+    ways: Vec<Box<dyn Any>>,
     healed: Option<Instant>,
     faults: u64,
     sigkills: u64,
@@ -42,6 +45,13 @@ impl Trial {
     pub(crate) fn load_with(&mut self, load: Load, arguments: &[&str]) {
         let generator = self.world.generate_with(load, self.world.seed, arguments);
         self.generators.push(generator);
+    }
+
+    /// SIGKILL for the producer of the last load. What it sent has no manifest: send all of it again, with the same
+    /// arguments, and let it be without poison.
+    pub(crate) fn kill_generator(&mut self) {
+        drop(self.generators.pop().expect("a load was started"));
+        self.faults += 1;
     }
 
     /// Counts what somebody else has sent.
@@ -99,11 +109,6 @@ impl Trial {
         }
     }
 
-    /// The guard that is left out.
-    pub(crate) fn without(&self) -> Option<Guard> {
-        self.without
-    }
-
     /// The last fault is over: recovery begins.
     pub(crate) fn healed(&mut self) {
         self.healed = Some(Instant::now());
@@ -112,6 +117,11 @@ impl Trial {
     /// Leaves a process running for the end of the trial.
     pub(crate) fn keep(&mut self, process: Millrace) {
         self.running.push(process);
+    }
+
+    /// Leaves a way to a part as it is for the end of the trial.
+    pub(crate) fn lasts(&mut self, way: impl Any) {
+        self.ways.push(Box::new(way));
     }
 
     /// Lets everything land, and compares it with what was sent.
@@ -175,6 +185,7 @@ pub(crate) fn run(case: &Case, seed: u64, without: Option<Guard>, time: Option<D
             without,
             generators: Vec::new(),
             running: Vec::new(),
+            ways: Vec::new(),
             healed: None,
             faults: 0,
             sigkills: 0,

@@ -1,11 +1,19 @@
 //! The matrix: each fault as a case.
 
+mod again;
 mod broker;
+mod clocks;
 mod crashes;
+mod half_applied;
+mod inserts;
+mod leaving;
 mod lookups;
+mod members;
 mod poison;
+mod random;
 mod topic_life;
 mod transactions;
+mod zombies;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,12 +42,20 @@ fn same_times() -> [String; 2] {
 /// Every case, by number.
 pub(crate) fn all() -> Vec<Case> {
     let mut all: Vec<Case> = [
+        again::cases(),
         broker::cases(),
+        clocks::cases(),
         crashes::cases(),
+        half_applied::cases(),
+        inserts::cases(),
+        leaving::cases(),
         lookups::cases(),
+        members::cases(),
         poison::cases(),
+        random::cases(),
         topic_life::cases(),
         transactions::cases(),
+        zombies::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,113 @@
+//! Says on standard error how far a long audit is; a short one says nothing.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Work that takes no longer is not told of.
+const QUIET: Duration = Duration::from_secs(3);
+const ON_TERMINAL: Duration = Duration::from_secs(1);
+const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// How far it is; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    step: Mutex<Option<Step>>,
+    done: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    what: String,
+    total: Option<u64>,
+    began: Instant,
+}
+
+impl Progress {
+    /// A new step begins: what it counts, and how many there are, if that is known.
+    pub(super) fn begin(&self, what: impl Into<String>, total: Option<u64>) {
+        let step = Step { what: what.into(), total, began: Instant::now() };
+        let mut current = self.0.step.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.done.store(0, Ordering::Relaxed);
+        *current = Some(step);
+    }
+
+    /// So many more are done.
+    pub(super) fn add(&self, count: u64) {
+        self.0.done.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Tells until dropped: one line that is overwritten on a terminal, a line every few seconds elsewhere.
+    pub(super) async fn tell(&self) {
+        let terminal = io::stderr().is_terminal();
+        let mut telling = Telling { terminal, told: false };
+        tokio::time::sleep(QUIET).await;
+        loop {
+            let step = self.0.step.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(step) = step {
+                telling.line(&describe(
+                    &step.what,
+                    self.0.done.load(Ordering::Relaxed),
+                    step.total,
+                    step.began.elapsed(),
+                ));
+            }
+            tokio::time::sleep(if terminal { ON_TERMINAL } else { ELSEWHERE }).await;
+        }
+    }
+}
+
+/// Wipes its line when it is dropped.
+struct Telling {
+    terminal: bool,
+    told: bool,
+}
+
+impl Telling {
+    fn line(&mut self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // Progress that nobody can be told of is no reason to stop.
+        _ = if self.terminal { write!(stderr, "\r\x1b[K{text}") } else { writeln!(stderr, "{text}") };
+        _ = stderr.flush();
+        self.told = true;
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if self.terminal && self.told {
+            _ = write!(io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+}
+
+fn describe(what: &str, done: u64, total: Option<u64>, took: Duration) -> String {
+    let rate = (done as f64 / took.as_secs_f64().max(0.001)) as u64;
+    match total {
+        Some(total) if total > 0 => {
+            let percent = (done.min(total) as f64 * 100.0 / total as f64) as u64;
+            format!("{what}: {done} of {total} ({percent} %), {rate}/s")
+        }
+        _ => format!("{what}: {done}, {rate}/s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_how_much_of_what_and_how_fast() {
+        let took = Duration::from_secs(2);
+        assert_eq!(describe("records", 500, Some(2_000), took), "records: 500 of 2000 (25 %), 250/s");
+        assert_eq!(describe("rows", 500, None, took), "rows: 500, 250/s");
+    }
+}
