@@ -42,7 +42,7 @@ fn slow_and_changed(trial: &mut Trial) {
     let load = Load { events: 100_000, rate: 0, duplicates: 0.05, poison: 0.002 };
     trial.load_with(load, &arguments);
     trial.generator().finish();
-    wire.set(Weather::Slow { bytes: 300_000 });
+    wire.set(Weather::Slow { bytes: 900_000 });
     let (mut millrace, begun) = (trial.start(&slow), Instant::now());
     trial.injected(1);
     let waits =
@@ -198,7 +198,7 @@ fn empty(trial: &mut Trial) {
 
     let world = &trial.world;
     let config = without_customers(world).with("[[topics.lookups]]", "miss", "wait");
-    let config = config.with("[[topics.lookups]]", "wait_timeout", "10s");
+    let config = config.with("[[topics.lookups]]", "wait_timeout", "8s");
     let mut millrace = trial.start(&config);
     millrace.until_ready();
     let records = trial.world.kafka.records(&trial.world.reference_topic("customers"));
@@ -214,7 +214,7 @@ fn empty(trial: &mut Trial) {
     trial.healed();
     trial.world.until_committed(PATIENCE);
     trial.note(format!(
-        "wait: nothing landed for {held:?}, and all of it {:.1} s after the topic was filled; guests waited for 10 s in vain",
+        "wait: nothing landed for {held:?}, and all of it {:.1} s after the topic was filled; guests waited for 8 s in vain",
         filled.elapsed().as_secs_f64()
     ));
     trial.world.kafka.delete(&[&nobody(&trial.world)]);
