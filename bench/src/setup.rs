@@ -81,7 +81,13 @@ async fn create_topics(stack: &Stack, topics: &Topics, partitions: i32) -> Resul
             Err((topic, error)) => bail!("create topic {topic}: {error}"),
         }
     }
-    let found = partitions_of(&plain_consumer(stack)?, &topics.orders)?;
+    // A topic that was just made is not in the broker's metadata at once.
+    let (consumer, began) = (plain_consumer(stack)?, Instant::now());
+    let mut found = partitions_of(&consumer, &topics.orders)?;
+    while found.is_empty() && began.elapsed() < TIMEOUT {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        found = partitions_of(&consumer, &topics.orders)?;
+    }
     ensure!(
         found.len() == partitions as usize,
         "topic {} has {} partitions, not {partitions}; delete it, or pass --partitions {}",

@@ -19,7 +19,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
     statistics::Statistics,
     topic_partition_list::TopicPartitionListElem,
@@ -219,8 +219,16 @@ impl Source {
         self.reader.consumer.resume(&self.list(&[partition]))?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.reader.topic, partition, offset)?;
-        let sought = self.reader.consumer.seek_partitions(list, LOCAL_TIMEOUT)?;
-        sought.elements().iter().try_for_each(|element| element.error())
+        let sought = self.reader.consumer.seek_partitions(list.clone(), LOCAL_TIMEOUT)?;
+        match sought.elements().iter().try_for_each(|element| element.error()) {
+            // librdkafka has ended the fetch of a partition whose offset was out of range, and seeks in it no more:
+            // it has to be assigned anew (rd_kafka_offset_reset, rd_kafka_toppar_seek).
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {
+                self.complete_revoke(&[partition])?;
+                self.reader.consumer.incremental_assign(&list)
+            }
+            sought => sought,
+        }
     }
 
     /// Stops fetching partitions; their position is kept.

@@ -22,4 +22,5 @@ pub mod parts;
 pub mod proxy;
 pub mod wire;
 pub mod namespace;
+pub mod generator;
 pub mod world;

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
 use crate::config::Config;
+pub use crate::generator::Generator;
 use crate::kafka::{Kafka, Offsets};
 use crate::process::Millrace;
 use crate::stack::{Stack, program, until};
@@ -361,49 +362,6 @@ impl Drop for World {
         let topics = ["orders", "orders.dead", "customers", "products"].map(|name| format!("{}{name}", self.prefix));
         self.kafka.delete(&topics.each_ref().map(String::as_str));
         fs::remove_dir_all(&self.folder).unwrap();
-    }
-}
-
-/// `millrace-bench generate`, while it sends and after.
-pub struct Generator {
-    child: Child,
-    pub(crate) manifest: PathBuf,
-    log: PathBuf,
-}
-
-impl Generator {
-    /// Waits until everything is sent.
-    pub fn finish(&mut self) -> Manifest {
-        let mut status = None;
-        until("everything is sent", Duration::from_secs(600), || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let log = fs::read_to_string(&self.log).unwrap();
-        assert!(status.unwrap().success(), "{log}");
-        serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap()
-    }
-
-    /// How many unreadable records of each kind it has sent.
-    pub fn poison_kinds(&self) -> BTreeMap<String, u64> {
-        let manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&self.manifest).unwrap()).unwrap();
-        let mut kinds = BTreeMap::new();
-        for poison in manifest["poison"].as_array().unwrap() {
-            *kinds.entry(poison["kind"].as_str().unwrap().to_owned()).or_default() += 1;
-        }
-        kinds
-    }
-
-    /// Whether it still sends.
-    pub fn is_sending(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Generator {
-    fn drop(&mut self) {
-        _ = self.child.kill();
-        _ = self.child.wait();
     }
 }
 

@@ -42,7 +42,7 @@ fn slow_and_changed(trial: &mut Trial) {
     let load = Load { events: 100_000, rate: 0, duplicates: 0.05, poison: 0.002 };
     trial.load_with(load, &arguments);
     trial.generator().finish();
-    wire.set(Weather::Slow { bytes: 300_000 });
+    wire.set(Weather::Slow { bytes: 900_000 });
     let (mut millrace, begun) = (trial.start(&slow), Instant::now());
     trial.injected(1);
     let waits =
@@ -201,14 +201,14 @@ fn empty(trial: &mut Trial) {
     let config = config.with("[[topics.lookups]]", "wait_timeout", "8s");
     let mut millrace = trial.start(&config);
     millrace.until_ready();
+    let records = trial.world.kafka.records(&trial.world.reference_topic("customers"));
     trial.load(Load { events: 3_000, ..SMALL });
     trial.generator().finish();
     trial.injected(1);
-    let held = Duration::from_secs(4);
+    let held = Duration::from_secs(3);
     std::thread::sleep(held);
     let early = trial.world.stack.count(&format!("SELECT count() FROM {}", trial.world.table()));
     trial.expect(early == 0, format!("wait: {early} rows landed before their customers were there"));
-    let records = trial.world.kafka.records(&trial.world.reference_topic("customers"));
     trial.world.kafka.refill(&nobody(&trial.world), &records);
     let filled = Instant::now();
     trial.healed();

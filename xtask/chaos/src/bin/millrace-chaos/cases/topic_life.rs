@@ -67,6 +67,9 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
+/// What the second incarnation gets: twice as much, so that it is longer.
+const SECOND: Load = Load { events: 80_000, poison: 0.002, ..First::LOAD };
+
 /// The first incarnation: its events are of a seed of their own, land, and are judged at once.
 struct First {
     events: u64,
@@ -80,7 +83,9 @@ impl First {
 
     fn land(trial: &mut Trial) -> Self {
         let world = &trial.world;
-        let mut millrace = trial.start(&world.config());
+        // A session that outlasts a long sleep: a member that stays takes nothing over anew.
+        let config = world.config().with("[kafka.properties]", "\"session.timeout.ms\"", "45000");
+        let mut millrace = trial.start(&config);
         millrace.until_ready();
         let mut generator = world.generate_with(Self::LOAD, world.seed + 1, &[]);
         let manifest = generator.finish();
@@ -105,7 +110,7 @@ impl First {
         trial.world.kafka.delete(&[&topic]);
         trial.world.kafka.create(&topic, 4, &[]);
         trial.injected(1);
-        trial.load(Load { events: 80_000, poison: 0.002, ..Self::LOAD });
+        trial.load(SECOND);
         let ends = trial.generator().finish().end_offsets;
         assert!(
             ends.iter().all(|(partition, end)| *end > self.ends[partition]),
@@ -199,6 +204,8 @@ fn recreated_while_running(trial: &mut Trial) {
     let ends = first.succeed(trial);
     first.millrace.signal(Signal::CONT);
     trial.healed();
+    let rebalances = first.millrace.metric("millrace_rebalances_total");
+    trial.expect(rebalances == 1.0, format!("{rebalances} rebalances: it was not as if nothing had happened"));
     trial.note(format!("its positions {:?}, the new topic's ends {ends:?}", first.ends));
     let awake = Instant::now();
     let said = (0..600).any(|_| {
@@ -207,6 +214,14 @@ fn recreated_while_running(trial: &mut Trial) {
     });
     trial.note(format!("{:.1} s after it woke up it said so, or never", awake.elapsed().as_secs_f64()));
     trial.expect(said, "a running consumer never said that its topic was made anew");
+    // What it committed on its way past the old offsets is the end already, before it reads again from the beginning.
+    let judged = format!("SELECT count() FROM {}.{}", trial.world.database, trial.world.judged);
+    for _ in 0..200 {
+        if trial.world.stack.count(&judged) >= SECOND.events {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
     trial.world.until_committed(PATIENCE);
     first.expect_untouched(trial);
     trial.keep(first.millrace);
@@ -297,7 +312,8 @@ fn cut(committed: &Offsets, ends: &Offsets) -> Offsets {
 const ONCE: Load = Load { events: 100_000, rate: 0, duplicates: 0.0, poison: 0.0 };
 
 /// Sends everything once more: now nothing may be missing, or be there twice.
-fn send_again(trial: &mut Trial, millrace: Millrace, arguments: &[&str]) {
+fn send_again(trial: &mut Trial, first: Generator, millrace: Millrace, arguments: &[&str]) {
+    trial.sent(first);
     trial.load_with(Load { poison: 0.002, ..ONCE }, arguments);
     trial.healed();
     trial.keep(millrace);
@@ -318,7 +334,7 @@ fn retention_while_away(trial: &mut Trial) {
     expect_stop(trial, RETENTION);
     let millrace = trial.start(&config);
     expect_only_deleted_lost(trial, &generator, &deleted, &millrace);
-    send_again(trial, millrace, &arguments);
+    send_again(trial, generator, millrace, &arguments);
 }
 
 fn retention_while_behind(trial: &mut Trial) {
@@ -327,7 +343,7 @@ fn retention_while_behind(trial: &mut Trial) {
     let wire = Wire::to(&trial.world.stack.clickhouse);
     // So little may be on its way that the rest is still in Kafka.
     let config = trial.world.config().with("[clickhouse]", "url", &wire.url(&trial.world.stack.clickhouse));
-    let config = config.with_raw("[topics.batch]", "max_rows", "2000").with("[kafka]", "queue_max_bytes", "256KiB");
+    let config = config.with_raw("[topics.batch]", "max_rows", "2000").with("[kafka]", "queue_max_bytes", "1MiB");
     let mut millrace = trial.start(&config);
     millrace.until_ready();
     let mut generator = trial.world.generate_with(Load { rate: 25_000, ..ONCE }, trial.world.seed, &arguments);
@@ -342,5 +358,5 @@ fn retention_while_behind(trial: &mut Trial) {
     // The wire ends with this.
     millrace.terminate();
     let millrace = trial.start(&trial.world.config());
-    send_again(trial, millrace, &arguments);
+    send_again(trial, generator, millrace, &arguments);
 }
