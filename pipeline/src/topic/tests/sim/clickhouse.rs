@@ -15,13 +15,13 @@ pub(super) type Claim = (u64, Owner);
 pub(super) const RECEIVE_TIMEOUT_MS: Millis = 30_000;
 /// Longest that an insert runs, and longest that a request is under way to the server.
 const LONGEST_RUN_MS: Millis = 60_000;
-/// For how long after its first sending a guarded insert may start.
-const GUARDED_FOR_MS: Millis = 120_000;
+/// For how long after its first sending an insert with a lease may start.
+const LEASED_FOR_MS: Millis = 120_000;
 /// How long a token is remembered at least, however many others come: what a window of N tokens is worth at the rate of
 /// inserts that it was made for. The longest that an insert is sent again, with sleeps of the sender in between.
 const LONG_MEMORY_MS: Millis = 15 * 60_000;
-/// A memory that only guarded inserts can live with.
-const SHORT_MEMORY_MS: Millis = GUARDED_FOR_MS + LONGEST_RUN_MS;
+/// A memory that only inserts with a lease can live with.
+const SHORT_MEMORY_MS: Millis = LEASED_FOR_MS + LONGEST_RUN_MS;
 
 /// A row as it is sent.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +164,7 @@ impl World {
         let age = now - query.since;
         match query.stage {
             Stage::Travelling => {
-                let too_late = age > LONGEST_RUN_MS && !self.protocol.guard;
+                let too_late = age > LONGEST_RUN_MS && !self.protocol.lease;
                 if !self.server.up || too_late || faulty && self.random.one_in(15) {
                     return self.finish(at, Answer::Failed, "never arrives");
                 }
@@ -174,9 +174,9 @@ impl World {
                 let stands = |one: &Progress| {
                     self.server.claims[one.partition as usize].iter().max() == Some(&(one.epoch, query.owner))
                 };
-                let in_time = query.life == self.server.life && now <= query.first_sent + GUARDED_FOR_MS;
+                let in_time = query.life == self.server.life && now <= query.first_sent + LEASED_FOR_MS;
                 let refused = self.protocol.fence && !query.progress.iter().all(stands);
-                if refused || self.protocol.guard && !in_time {
+                if refused || self.protocol.lease && !in_time {
                     return self.finish(at, Answer::Refused, if refused { "is refused" } else { "comes too late" });
                 }
                 query.claimed = !self.protocol.fence
