@@ -90,12 +90,12 @@ fn until_rows_land(millrace: &mut Millrace) {
 fn expect_quiet_recovery(trial: &mut Trial, millrace: &Millrace) {
     let metric = |name: &str| millrace.metric(&format!("millrace_{name}_total")) as u64;
     let (refusals, rebalances) = (metric("fence_refusals"), metric("rebalances"));
-    trial.note(format!("{} inserts were sent again", metric("insert_retries")));
-    trial.expect(refusals == 0, format!("{refusals} inserts were refused, though nobody else claimed anything"));
-    trial.expect(
-        rebalances == 1,
-        format!("the group went through {rebalances} rebalances instead of staying as it was"),
-    );
+    // A batch that stays unsettled has its partitions claimed anew, which refuses what else is in flight of them.
+    let unsettled = millrace.lines(&["cannot be settled"]).len();
+    trial.note(format!("{} inserts were sent again, {unsettled} stayed unsettled", metric("insert_retries")));
+    let by_itself = refusals == 0 || unsettled > 0;
+    trial.expect(by_itself, format!("{refusals} inserts were refused, though nobody claimed anything anew"));
+    trial.expect(rebalances == 1, format!("{rebalances} rebalances: the group did not stay as it was"));
 }
 
 fn clickhouse_killed(trial: &mut Trial) {
