@@ -9,7 +9,7 @@ use millrace_chaos::world::{Load, World};
 
 use super::Case;
 use super::crashes::{goes_on, load_for};
-use super::inserts::rows_read;
+use super::inserts::{CLAIMS, IDLE, rows_read};
 use crate::fleet::Fleet;
 use crate::guard::Guard;
 use crate::trial::Trial;
@@ -18,10 +18,6 @@ use crate::trial::Trial;
 const MONTHS: &str = "480";
 const LOAD: Load = Load { events: 300_000, rate: 25_000, duplicates: 0.05, poison: 0.0 };
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Nothing is inserted any more if nothing was for so long.
-const IDLE: Duration = Duration::from_secs(6);
-/// Rows that an insert reads beside its own: those of the claims, at most.
-const CLAIMS: u64 = 100;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -142,7 +138,7 @@ fn commits(world: &World) -> Option<Insert> {
     let begun = Instant::now();
     while begun.elapsed() < IDLE {
         if let Some(at) = latest(world).filter(|latest| Some(*latest) > settled) {
-            if let Some(rows) = rows_read(world) {
+            if let Some(rows) = rows_read(world).filter(|rows| *rows > CLAIMS) {
                 return Some(Insert { at, rows });
             }
             return commits(world);

@@ -1,8 +1,7 @@
 //! ClickHouse serves badly or not at all, for a while, and is mended: millrace has to wait with bounded memory, stay in its
 //! group, and go on by itself.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -196,22 +195,28 @@ fn memory_limit(trial: &mut Trial) {
     trial.lasts(proxy);
 }
 
+/// Inserts are refused while less than this is free; half of it stays free.
+const FREE: u64 = 64 << 20;
+
+/// Inserts under way have to find room for what they have begun: ClickHouse 26.7 acknowledges one whose marks did not fit,
+/// and the part cannot be read (code 246). The table setting that is used here keeps it from getting there.
 fn full_disk(trial: &mut Trial) {
     let disk = SmallDisk::mount(&trial.world);
     let filler = disk.0.join("filler");
     let expected = Expected { words: Some("Code: 243"), opens: true };
     let strike = |world: &World| {
-        // A merge that finds no room leaves a part behind that cannot be read (ClickHouse 26.7: an empty file of marks),
-        // though all its rows had been acknowledged.
-        world.stack.sql(&format!("SYSTEM STOP MERGES {}", world.table()));
-        let mut file = File::create(&filler).unwrap();
-        // To the last byte: the error is what ends this.
-        while file.write_all(&[0; 4096]).is_ok() {}
+        let table = world.table();
+        let setting = format!("min_free_disk_bytes_to_perform_insert = {FREE}");
+        world.stack.sql(&format!("ALTER TABLE {table} MODIFY SETTING {setting}"));
+        world.stack.sql(&format!("SYSTEM STOP MERGES {table}"));
+        let size = disk.available().saturating_sub(FREE / 2);
+        fs::write(&filler, vec![0; usize::try_from(size).unwrap()]).unwrap();
     };
-    endure(trial, &trial.world.config(), expected, strike, |world| {
+    let mend = |world: &World| {
         fs::remove_file(&filler).unwrap();
         world.stack.sql(&format!("SYSTEM START MERGES {}", world.table()));
-    });
+    };
+    endure(trial, &trial.world.config(), expected, strike, mend);
     trial.lasts(disk);
 }
 
@@ -235,6 +240,13 @@ impl SmallDisk {
         world.stack.sql(&format!("DROP TABLE {table} SYNC"));
         world.stack.sql(&definition.replacen("SETTINGS ", &on_disk, 1));
         disk
+    }
+
+    /// Bytes that are free.
+    fn available(&self) -> u64 {
+        let output = Command::new("df").args(["--block-size=1", "--output=avail"]).arg(&self.0).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or_else(|| panic!("df: {text}"))
     }
 }
 
