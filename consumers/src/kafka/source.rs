@@ -5,12 +5,13 @@
 //! Assigned partitions are paused until [`Source::start`] says from where they are read.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -35,6 +36,9 @@ use crate::config;
 
 /// Longest wait of one call for librdkafka's own threads; such calls do not leave the process.
 const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So soon after its assignment librdkafka fetches a partition, unless it has ended its fetch.
+const STARTS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What Kafka did to the assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +122,8 @@ impl ConsumerContext for Rebalances {
 /// One topic, read as a member of the consumer group.
 pub struct Source {
     reader: Reader,
+    /// Since when librdkafka refuses to seek in partitions: it has not begun to fetch them, or has ended that for good.
+    refused_since: RefCell<BTreeMap<i32, Instant>>,
 }
 
 /// A handle for asking about offsets from other threads.
@@ -176,7 +182,10 @@ impl Source {
         let consumer: BaseConsumer<Rebalances> =
             client.create_with_context(Rebalances::default()).context("set the Kafka consumer up")?;
         consumer.subscribe(&[topic]).with_context(|| format!("subscribe to topic {topic}"))?;
-        Ok(Self { reader: Reader { consumer: Arc::new(consumer), client, topic: topic.to_owned() } })
+        Ok(Self {
+            reader: Reader { consumer: Arc::new(consumer), client, topic: topic.to_owned() },
+            refused_since: RefCell::default(),
+        })
     }
 
     /// The next record, or an error that Kafka tells of. `None` after `timeout`, or when a rebalance was noted.
@@ -189,14 +198,16 @@ impl Source {
         self.reader.consumer.context().queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Takes partitions on, paused. They are positioned at their end meanwhile, which needs no committed offset.
+    /// Takes partitions on, paused. They are positioned at their beginning meanwhile, which needs no committed offset: should
+    /// librdkafka ever read from there and not from where it is told to by [`Source::start`], records come that are not
+    /// wanted. From any other place there might be some that do not come.
     ///
     /// # Errors
     /// When librdkafka refuses, which it does only once it is beyond repair.
     pub fn complete_assign(&self, partitions: &[i32]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
-            list.add_partition_offset(&self.reader.topic, *partition, Offset::End)?;
+            list.add_partition_offset(&self.reader.topic, *partition, Offset::Beginning)?;
         }
         self.reader.consumer.incremental_assign(&list)?;
         self.reader.consumer.pause(&list)
@@ -219,16 +230,19 @@ impl Source {
         self.reader.consumer.resume(&self.list(&[partition]))?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.reader.topic, partition, offset)?;
-        let sought = self.reader.consumer.seek_partitions(list.clone(), LOCAL_TIMEOUT)?;
-        match sought.elements().iter().try_for_each(|element| element.error()) {
-            // librdkafka has ended the fetch of a partition whose offset was out of range, and seeks in it no more:
-            // it has to be assigned anew (rd_kafka_offset_reset, rd_kafka_toppar_seek).
-            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {
-                self.complete_revoke(&[partition])?;
-                self.reader.consumer.incremental_assign(&list)
-            }
-            sought => sought,
+        let sought = self.reader.consumer.seek_partitions(list, LOCAL_TIMEOUT)?;
+        let sought = sought.elements().iter().try_for_each(|element| element.error());
+        let mut refused = self.refused_since.borrow_mut();
+        if !sought.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(RDKafkaErrorCode::State)) {
+            refused.remove(&partition);
+        } else if refused.entry(partition).or_insert_with(Instant::now).elapsed() > STARTS_WITHIN {
+            // librdkafka has ended the fetch of a partition whose offset was out of range, and seeks in it no more: it has
+            // to be assigned anew (rd_kafka_offset_reset, rd_kafka_toppar_seek), and the seek comes with the next try.
+            refused.remove(&partition);
+            self.complete_revoke(&[partition])?;
+            self.complete_assign(&[partition])?;
         }
+        sought
     }
 
     /// Stops fetching partitions; their position is kept.

@@ -157,7 +157,7 @@ impl Drop for Millrace {
         if std::thread::panicking() {
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
-            println!("--- {}\n{}\n---", self.log.display(), last.join("\n"));
+            eprintln!("--- {}\n{}\n---", self.log.display(), last.join("\n"));
         } else {
             assert!(!log.contains("panicked"), "{} tells of a panic", self.log.display());
         }

@@ -6,7 +6,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -32,6 +32,7 @@ pub struct World {
     pub(crate) prefix: String,
     pub(crate) folder: PathBuf,
     files: AtomicU32,
+    left: AtomicBool,
 }
 
 /// What `generate` wrote down, as far as the tests look at it.
@@ -119,7 +120,7 @@ impl World {
         let prefix = format!("e2e-{test}-{unique}-");
         let kafka = Kafka::new(&stack.kafka, &format!("{prefix}group"));
         let world =
-            Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0) };
+            Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0), left: AtomicBool::new(false) };
 
         let password = world.stack.admin.password_file.display().to_string();
         let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
@@ -136,6 +137,11 @@ impl World {
         let reference = world.bench(&world.prefix, "reference", &["--seed", &seed]).output().unwrap();
         assert!(reference.status.success(), "{reference:?}");
         world
+    }
+
+    /// Leaves everything in place at the end, for a look.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     /// Topic of the events.
@@ -354,8 +360,8 @@ fn places(letters: &[BTreeMap<String, String>]) -> BTreeSet<Place> {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("left for a look: {}, database {}", self.folder.display(), self.database);
+        if std::thread::panicking() || self.left.load(Ordering::Relaxed) {
+            eprintln!("left for a look: {}, database {}", self.folder.display(), self.database);
             return;
         }
         self.stack.sql(&format!("DROP DATABASE {}", self.database));

@@ -174,7 +174,9 @@ fn finish(trial: &mut Trial, ends: &mut Ends, fleet: &mut Fleet, proxy: &Proxy, 
     }
     for mut guest in ends.leaving.drain(..) {
         let (status, _) = guest.wait(Duration::from_secs(40));
-        assert!(status.success(), "a guest after SIGTERM: {status}");
+        // One that had only just begun does not listen for signals yet.
+        let begun = !guest.lines(&["subscribed"]).is_empty();
+        assert!(status.success() || !begun, "a guest after SIGTERM: {status}");
         done.left += 1;
     }
     trial.healed();
