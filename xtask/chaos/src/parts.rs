@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::stack::until;
+use crate::stack::{Stack, until};
 
 /// A part of the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,8 +80,10 @@ impl Drop for Stopped {
 
 /// Starts every part that is down, and waits until all of them answer.
 pub fn bring_back() {
+    let before = Stack::running().1;
     let output = stack_command("up").output().unwrap();
     assert!(output.status.success(), "stack up: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(Stack::running().1, before, "a part came back elsewhere: somebody has taken its port");
 }
 
 /// A command on the stack that `MILLRACE_STACK` names, by the program that started it.

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{DataDir, read_if_there, write_atomically};
+use super::layout::{DataDir, random_hex, read_if_there, write_atomically};
 use super::part::Part;
 
 /// Ports on 127.0.0.1.
@@ -87,8 +88,7 @@ impl Ports {
         write_atomically(&dir.ports_file(), &content, 0o644)
     }
 
-    /// Keeps every earlier port that is free or `in_use` by a part of this very instance, and asks the system for the
-    /// others.
+    /// Keeps every earlier port that is free or `in_use` by a part of this very instance, and finds others.
     ///
     /// # Errors
     /// If the system has no free port.
@@ -106,12 +106,26 @@ impl Ports {
             }
         }
         for port in chosen.iter_mut().filter(|port| **port == 0) {
-            let listener = bind(0).context("cannot get a free port on 127.0.0.1")?;
+            let listener = bind_any()?;
             *port = listener.local_addr().context("cannot read the port chosen")?.port();
             held.push(listener);
         }
         Ok(Self::from_array(chosen))
     }
+}
+
+/// Below the ports that the system hands out to outgoing connections (from 32768 on under Linux): a client that keeps trying
+/// to reach a part that is down would be given the very port that it calls sooner or later, and so keep the part from it.
+const LISTENING: Range<u16> = 10_000..32_000;
+
+fn bind_any() -> Result<TcpListener> {
+    for _ in 0..1000 {
+        let random = u16::from_str_radix(&random_hex(2)?, 16).context("random digits are a number")?;
+        if let Ok(listener) = bind(LISTENING.start + random % (LISTENING.end - LISTENING.start)) {
+            return Ok(listener);
+        }
+    }
+    bail!("cannot get a free port on 127.0.0.1 from {} to {}", LISTENING.start, LISTENING.end)
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {
