@@ -102,7 +102,7 @@ impl World {
     pub fn new(test: &str) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let seed = env::var("MILLRACE_SEED").map_or(u64::from(now.subsec_nanos()), |seed| seed.parse().unwrap());
-        println!("{test}: MILLRACE_SEED={seed}");
+        eprintln!("{test}: MILLRACE_SEED={seed}");
         Self::seeded(test, seed)
     }
 
@@ -119,8 +119,17 @@ impl World {
         fs::write(folder.join("stack.json"), json.to_string()).unwrap();
         let prefix = format!("e2e-{test}-{unique}-");
         let kafka = Kafka::new(&stack.kafka, &format!("{prefix}group"));
-        let world =
-            Self { stack, kafka, database, seed, judged: "orders".into(), prefix, folder, files: AtomicU32::new(0), left: AtomicBool::new(false) };
+        let world = Self {
+            stack,
+            kafka,
+            database,
+            seed,
+            judged: "orders".into(),
+            prefix,
+            folder,
+            files: AtomicU32::new(0),
+            left: AtomicBool::new(false),
+        };
 
         let password = world.stack.admin.password_file.display().to_string();
         let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
@@ -289,7 +298,7 @@ impl World {
         until("everything is committed", patience, || {
             let committed = self.kafka.committed(&self.topic());
             if begun.elapsed() >= patience {
-                println!("committed {committed:?} of {ends:?}");
+                eprintln!("committed {committed:?} of {ends:?}");
             }
             committed == ends
         });
@@ -324,7 +333,7 @@ impl World {
         let found = places(&letters);
         let sent: BTreeSet<Place> = manifest.poison.iter().copied().collect();
         assert!(found == sent, "dead letters of readable records: {:?}", found.difference(&sent));
-        println!("{} dead letters, {} of them again", letters.len(), letters.len() - found.len());
+        eprintln!("{} dead letters, {} of them again", letters.len(), letters.len() - found.len());
     }
 
     /// Where the records came from that are in the dead-letter topic, and how many of these letters are there again.
