@@ -3,6 +3,7 @@
 pub mod dead_letters;
 pub mod mark;
 pub mod reference;
+pub mod rebalance;
 pub mod source;
 mod telling;
 

@@ -6,31 +6,25 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use millrace_pipeline::batch::Progress;
 use rdkafka::{
-    ClientConfig, ClientContext, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::BorrowedMessage,
-    statistics::Statistics,
     topic_partition_list::TopicPartitionListElem,
-    types::RDKafkaRespErr,
 };
 
 use super::{
     client_config,
     mark::{self, Mark, Seen},
-    tell_error, tell_log,
+    rebalance::{Rebalance, Rebalances},
 };
 use crate::config;
 
@@ -39,85 +33,6 @@ const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// So soon after its assignment librdkafka fetches a partition, unless it has ended its fetch.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
-
-/// What Kafka did to the assignment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rebalance {
-    /// Partitions came.
-    Assigned(Vec<i32>),
-    /// Partitions are to be given up.
-    Revoked {
-        /// Which.
-        partitions: Vec<i32>,
-        /// Whether they are gone already, so that nothing can be committed any more.
-        lost: bool,
-    },
-}
-
-/// Queues rebalances for the thread that polls.
-#[derive(Debug, Default)]
-pub struct Rebalances {
-    queue: Mutex<VecDeque<Rebalance>>,
-    /// End of each partition, as last heard of.
-    ends: Mutex<BTreeMap<i32, i64>>,
-    closing: AtomicBool,
-    /// Whether a commit has failed.
-    uncommitted: AtomicBool,
-}
-
-impl Rebalances {
-    /// A commit is a hint of where to start reading, and rows are the truth: it is made again with the next batch, or by
-    /// the housekeeping.
-    fn commit_failed(&self, error: &KafkaError) {
-        tracing::warn!(%error, "offsets were not committed; they will be in a moment");
-        self.uncommitted.store(true, Ordering::Relaxed);
-    }
-}
-
-impl ClientContext for Rebalances {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tell_log("consumer", level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tell_error("consumer", &error, reason);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let partitions = statistics.topics.values().flat_map(|topic| &topic.partitions);
-        let ends = partitions.filter(|(_, partition)| partition.hi_offset >= 0);
-        let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        for (partition, state) in ends {
-            // Of a partition that is not fetched librdkafka repeats what it last knew: less than has been asked for since.
-            known.entry(*partition).and_modify(|end| *end = state.hi_offset.max(*end)).or_insert(state.hi_offset);
-        }
-    }
-}
-
-impl ConsumerContext for Rebalances {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-        if self.closing.load(Ordering::Relaxed) {
-            // The consumer is being dropped: there is no thread any more to complete this.
-            if let Err(error) = consumer.incremental_unassign(list) {
-                tracing::debug!(%error, "partitions were not given up cleanly");
-            }
-            return;
-        }
-        let rebalance = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Rebalance::Assigned(partitions)
-        } else {
-            Rebalance::Revoked { partitions, lost: consumer.assignment_lost() }
-        };
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            self.commit_failed(&error);
-        }
-    }
-}
 
 /// One topic, read as a member of the consumer group.
 pub struct Source {

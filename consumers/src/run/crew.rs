@@ -15,10 +15,10 @@ use millrace_pipeline::{
     dedup::{Millis, PartitionIndex},
     retry::Backoff,
     spec::TopicSpec,
+    wire,
 };
 use tokio::{runtime::Handle, task::JoinHandle};
 
-use super::worker::schema_id;
 use crate::{
     clickhouse::insert::{Inserter, Outcome},
     faults::{self, Point},
@@ -300,4 +300,9 @@ fn observe_freshness(topic: &str, mut published_ms: Vec<i64>) {
     for same in published_ms.chunk_by(|a, b| a == b) {
         freshness.record_many((now - same[0]).max(0) as f64 / 1000.0, same.len());
     }
+}
+
+/// The writer-schema id of a value, if it has one.
+fn schema_id(value: Option<&[u8]>) -> Option<u32> {
+    wire::split(value).ok().map(|(id, _)| id)
 }

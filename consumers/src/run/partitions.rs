@@ -13,7 +13,7 @@ use rdkafka::{Offset, consumer::CommitMode};
 use super::worker::Worker;
 use crate::{
     faults::{self, Point},
-    kafka::source::Rebalance,
+    kafka::rebalance::Rebalance,
     takeover::TakenOver,
     telemetry::metrics as names,
 };

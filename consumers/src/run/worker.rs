@@ -13,7 +13,6 @@ use millrace_pipeline::{
     assignment::Attempt,
     batch::{Progress, Trigger},
     topic::TopicPipeline,
-    wire,
 };
 use rdkafka::{
     Message,
@@ -395,9 +394,4 @@ fn complain(error: &KafkaError) -> Result<bool> {
 
 fn len(message: &impl Message) -> usize {
     message.payload().map_or(0, <[u8]>::len)
-}
-
-/// The writer-schema id of a value, if it has one.
-pub(super) fn schema_id(value: Option<&[u8]>) -> Option<u32> {
-    wire::split(value).ok().map(|(id, _)| id)
 }

@@ -1,0 +1,100 @@
+//! What librdkafka tells the topic's consumer: rebalances, which wait here for the thread that polls, ends of partitions, and
+//! what became of commits.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rdkafka::{
+    ClientContext, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    statistics::Statistics,
+    types::RDKafkaRespErr,
+};
+
+use super::{tell_error, tell_log};
+
+/// What Kafka did to the assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// Partitions came.
+    Assigned(Vec<i32>),
+    /// Partitions are to be given up.
+    Revoked {
+        /// Which.
+        partitions: Vec<i32>,
+        /// Whether they are gone already, so that nothing can be committed any more.
+        lost: bool,
+    },
+}
+
+/// Queues rebalances for the thread that polls.
+#[derive(Debug, Default)]
+pub struct Rebalances {
+    pub(super) queue: Mutex<VecDeque<Rebalance>>,
+    /// End of each partition, as last heard of.
+    pub(super) ends: Mutex<BTreeMap<i32, i64>>,
+    pub(super) closing: AtomicBool,
+    /// Whether a commit has failed.
+    pub(super) uncommitted: AtomicBool,
+}
+
+impl Rebalances {
+    /// A commit is a hint of where to start reading, and rows are the truth: it is made again with the next batch, or by
+    /// the housekeeping.
+    pub(super) fn commit_failed(&self, error: &KafkaError) {
+        tracing::warn!(%error, "offsets were not committed; they will be in a moment");
+        self.uncommitted.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tell_log("consumer", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tell_error("consumer", &error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| &topic.partitions);
+        let ends = partitions.filter(|(_, partition)| partition.hi_offset >= 0);
+        let mut known = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, state) in ends {
+            // Of a partition that is not fetched librdkafka repeats what it last knew: less than has been asked for since.
+            known.entry(*partition).and_modify(|end| *end = state.hi_offset.max(*end)).or_insert(state.hi_offset);
+        }
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+        if self.closing.load(Ordering::Relaxed) {
+            // The consumer is being dropped: there is no thread any more to complete this.
+            if let Err(error) = consumer.incremental_unassign(list) {
+                tracing::debug!(%error, "partitions were not given up cleanly");
+            }
+            return;
+        }
+        let rebalance = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assigned(partitions)
+        } else {
+            Rebalance::Revoked { partitions, lost: consumer.assignment_lost() }
+        };
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            self.commit_failed(&error);
+        }
+    }
+}
