@@ -6,7 +6,7 @@
 //! that goes on from raising false alarms: the committed offset is asked for first, and rows and dead letters are
 //! acknowledged before an offset is committed.
 //!
-//! Memory is bounded by passes over the ids, see [`ledger`]: the range is read as often as its events at 32 bytes each
+//! Memory is bounded by passes over the ids, see `ledger.rs`: the range is read as often as its events at 32 bytes each
 //! fit into what is allowed. Rows are looked for among the coordinates of the range, and among what was inserted since
 //! one window and a quarter before the first of them: an earlier copy is no violation. Ids without any row by then are
 //! looked for in the whole table before they are called lost.
