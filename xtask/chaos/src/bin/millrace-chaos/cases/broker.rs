@@ -107,7 +107,7 @@ fn parted(trial: &mut Trial) {
         "url",
         &clickhouse.url(&stack.clickhouse),
     );
-    trial.load(Load { events: 350_000, rate: 10_000, duplicates: 0.05, poison: 0.002 });
+    trial.load(Load { events: 420_000, rate: 7_000, duplicates: 0.05, poison: 0.002 });
     let (mut far, mut near) = (trial.start(&away), trial.start(&config));
     let half = |it: &Millrace| held(it) == 2 && it.rows() > 0;
     let all = |it: &Millrace| held(it) == 4;
