@@ -7,10 +7,11 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cargo, chaos,
+    cargo::{self, Programs},
+    chaos,
     interrupt::Interrupt,
     stack::{DataDir, Options, Stack},
 };
@@ -93,8 +94,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             all_well &= suite.run(&stack.path(), &mut counts)?;
             interrupt.check()?;
         }
-        say("every case of the fault matrix, and the negative controls");
-        all_well &= cases(chaos::command(&programs, &stack)?, &mut counts)?;
+        say("every case of the fault matrix, and the negative controls, on two stacks side by side");
+        let second = Stack::up(&Options {
+            dir: DataDir::path_in_clone(Some("test-2"))?,
+            fresh: true,
+            install_missing: args.install_missing || cargo::in_ci(),
+            interrupt: interrupt.clone(),
+        })?;
+        all_well &= cases(&programs, &[&stack, &second], &mut counts)?;
+        second.stop()?;
         if args.keep {
             println!("left running: {}", stack.path().display());
             stack.keep();
@@ -168,27 +176,33 @@ fn counted(mut command: Command, counts: &mut Counts) -> Result<bool> {
     Ok(child.wait().context("wait for cargo")?.success())
 }
 
-/// Runs the fault matrix, and counts its cases. A negative control is a case that has to fail; it is counted with the exit
-/// status only, since it may take several cases to find one that rests on its guard.
-fn cases(mut command: Command, counts: &mut Counts) -> Result<bool> {
-    let mut child = command.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let child = child.as_mut().map_err(|error| anyhow!("start millrace-chaos: {error}"))?;
-    let output = child.stdout.take().context("read what millrace-chaos prints")?;
-    for line in BufReader::new(output).lines() {
-        let row: CaseRow = serde_json::from_str(&line.context("read what millrace-chaos prints")?)
-            .context("read a row of millrace-chaos")?;
-        if row.without.is_none() {
-            counts.passed += u64::from(row.passed);
-            counts.failed += u64::from(!row.passed);
+/// Runs the fault matrix, an equal share on each stack, and counts its cases. A negative control is a case that has to fail;
+/// it is counted with the exit status of its share only, since it may take several cases to find one that rests on its guard.
+fn cases(programs: &Programs, stacks: &[&Stack], counts: &mut Counts) -> Result<bool> {
+    let mut shares = Vec::new();
+    for (at, stack) in stacks.iter().enumerate() {
+        let mut command = chaos::command(programs, stack)?;
+        command.args(["--json", "--shard", &format!("{}/{}", at + 1, stacks.len())]);
+        shares.push(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start millrace-chaos")?);
+    }
+    let mut all_well = true;
+    for mut share in shares {
+        // What the others print meanwhile waits for its turn: it is a line for each case.
+        let output = share.stdout.take().context("read what millrace-chaos prints")?;
+        for line in BufReader::new(output).lines() {
+            let row: CaseRow = serde_json::from_str(&line.context("read what millrace-chaos prints")?)
+                .context("read a row of millrace-chaos")?;
+            if row.without.is_none() {
+                counts.passed += u64::from(row.passed);
+                counts.failed += u64::from(!row.passed);
+            }
         }
+        let well = share.wait().context("wait for millrace-chaos")?.success();
+        counts.passed += u64::from(well);
+        counts.failed += u64::from(!well);
+        all_well &= well;
     }
-    let well = child.wait().context("wait for millrace-chaos")?.success();
-    if well {
-        counts.passed += 1;
-    } else {
-        counts.failed += 1;
-    }
-    Ok(well)
+    Ok(all_well)
 }
 
 /// `test result: ok. 12 passed; 0 failed; 1 ignored; …`
