@@ -23,6 +23,19 @@ use rdkafka::{
 use super::{marks::Place, range::Position};
 use crate::config;
 
+/// Rest before a group's coordinator is asked for again.
+const COORDINATOR_REST: Duration = Duration::from_millis(200);
+
+/// Whether a group's coordinator is on its way to a broker.
+fn is_moving(error: &KafkaError) -> bool {
+    let moving = [
+        RDKafkaErrorCode::NotCoordinator,
+        RDKafkaErrorCode::CoordinatorNotAvailable,
+        RDKafkaErrorCode::CoordinatorLoadInProgress,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| moving.contains(&code))
+}
+
 /// Messages handed over at once.
 const CHUNK: usize = 4096;
 /// Longest wait before the word to stop is looked for.
@@ -92,7 +105,16 @@ impl Reader {
         for partition in &partitions {
             list.add_partition(topic, *partition);
         }
-        let committed = self.consumer.committed_offsets(list, self.timeout);
+        let asked = Instant::now();
+        let committed = loop {
+            match self.consumer.committed_offsets(list.clone(), self.timeout) {
+                // The broker is making the group's coordinator, or moving it.
+                Err(error) if is_moving(&error) && asked.elapsed() < self.timeout => {
+                    std::thread::sleep(COORDINATOR_REST)
+                }
+                answer => break answer,
+            }
+        };
         let committed = committed.map_err(|error| {
             let hint = "does this user have READ on the group?";
             self.explain(
