@@ -54,7 +54,8 @@ fn until_rows_land(members: &[&Millrace], what: &str) -> Duration {
 fn broker_away(trial: &mut Trial) {
     let config = trial.world.config();
     trial.load(Load { events: 350_000, rate: 12_000, duplicates: 0.05, poison: 0.002 });
-    let mut fleet = Fleet::start(2, |slot| trial.start(&Fleet::config(&config, slot)));
+    // Members without names: one with a name may be fenced by its own second attempt to join a broker that slept, and ends.
+    let mut fleet = Fleet::start(2, |_| trial.start(&config));
     fleet.members().for_each(Millrace::until_ready);
     let begun = Instant::now();
     for round in 0.. {
