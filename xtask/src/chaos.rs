@@ -1,16 +1,13 @@
 //! `cargo xtask chaos`: builds the programs, brings a stack of its own up, and lets the cases of the fault matrix loose.
 
-use std::{
-    env,
-    process::{Command, ExitCode},
-};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     cargo::{self, Programs},
     interrupt::Interrupt,
-    stack::{DataDir, Options, Stack, tools},
+    stack::{DataDir, Options, Stack, process::own_program, tools},
 };
 
 /// Inject faults into real parts, and prove that every event still lands exactly once
@@ -100,8 +97,8 @@ pub(crate) fn build(install_missing: bool) -> Result<Programs> {
 pub(crate) fn command(programs: &Programs, stack: &Stack) -> Result<Command> {
     let mut command = Command::new(programs.path("millrace-chaos"));
     command.env("MILLRACE_STACK", stack.path()).env("MILLRACE_BIN", programs.folder());
-    // Cases that kill a part of the stack bring it back with this very program.
-    command.env("MILLRACE_XTASK", env::current_exe().context("find this program")?);
+    // Cases that kill a part of the stack bring it back with this very program, which `cargo test` has built anew meanwhile.
+    command.env("MILLRACE_XTASK", own_program()?);
     Ok(command)
 }
 
