@@ -1,13 +1,17 @@
 //! `cargo xtask chaos`: builds the programs, brings a stack of its own up, and lets the cases of the fault matrix loose.
 
-use std::process::{Command, ExitCode};
+use std::{
+    env,
+    path::PathBuf,
+    process::{self, Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     cargo::{self, Programs},
     interrupt::Interrupt,
-    stack::{DataDir, Options, Stack, process::own_program, tools},
+    stack::{DataDir, Options, Stack, tools},
 };
 
 /// Inject faults into real parts, and prove that every event still lands exactly once
@@ -98,8 +102,14 @@ pub(crate) fn command(programs: &Programs, stack: &Stack) -> Result<Command> {
     let mut command = Command::new(programs.path("millrace-chaos"));
     command.env("MILLRACE_STACK", stack.path()).env("MILLRACE_BIN", programs.folder());
     // Cases that kill a part of the stack bring it back with this very program, which `cargo test` has built anew meanwhile.
-    command.env("MILLRACE_XTASK", own_program()?);
+    command.env("MILLRACE_XTASK", program_for_others()?);
     Ok(command)
+}
+
+/// This very program, for another process to start as long as this one runs.
+fn program_for_others() -> Result<PathBuf> {
+    let linux = PathBuf::from(format!("/proc/{}/exe", process::id()));
+    if linux.exists() { Ok(linux) } else { env::current_exe().context("find this program") }
 }
 
 fn exit_code(status: std::process::ExitStatus) -> Result<ExitCode> {

@@ -91,7 +91,7 @@ impl Millrace {
     }
 
     /// Waits for something of it, and fails at once if it ends meanwhile.
-    pub fn until(&mut self, what: &str, patience: Duration, is_so: impl Fn(&Self) -> bool) {
+    pub fn until(&mut self, what: &str, patience: Duration, mut is_so: impl FnMut(&Self) -> bool) {
         until(what, patience, || {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "millrace ended ({}) before {what}", ended.unwrap());

@@ -144,11 +144,11 @@ pub(crate) fn spawn(dir: &DataDir, launch: &Launch) -> Result<Identity> {
     }
 }
 
-/// This very program, even if cargo has replaced its file meanwhile; for any process to start, as long as this one runs.
+/// This very program, even if cargo has replaced its file meanwhile; for this process to start.
 pub(crate) fn own_program() -> Result<PathBuf> {
-    let linux = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
+    let linux = Path::new("/proc/self/exe");
     if linux.exists() {
-        return Ok(linux);
+        return Ok(linux.to_path_buf());
     }
     std::env::current_exe().context("cannot tell where this program lies")
 }

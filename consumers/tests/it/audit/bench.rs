@@ -21,7 +21,7 @@ use crate::world::{Ran, World};
 
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 /// Far longer than any of it takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// Where the text of the id stands in an order event: behind the header and its own length.
 const ID_AT: usize = 6;
 

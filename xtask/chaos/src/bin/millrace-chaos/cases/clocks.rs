@@ -107,7 +107,8 @@ fn clocks_jump(trial: &mut Trial) {
          {behind} an hour behind",
         seen.0, seen.1
     ));
-    trial.expect(seen.0 > 0 && seen.1 > 0, "no consumer saw its clock jump");
+    // Few lines are logged, so that most jumps are seen by nobody.
+    trial.expect(seen.0 + seen.1 > 0, "no consumer saw its clock jump");
     trial.expect(ahead != "0" && behind != "0", "ClickHouse's clock did not jump");
     fleet.keep(trial);
 }

@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::trial::Trial;
 
 const LOAD: Load = Load { events: 300_000, rate: 25_000, duplicates: 0.05, poison: 0.002 };
-/// Sent as long as a few restarts of ClickHouse take, each of them followed by the breaker's rest.
+/// Sent for as long as a few restarts of ClickHouse take, each of them followed by the breaker's rest.
 const KILLED_LOAD: Load = Load { events: 240_000, rate: 12_000, ..LOAD };
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Cuts a body where the server has only begun to read it, and where it has read a chunk.
@@ -81,9 +81,11 @@ fn through(trial: &Trial, proxy: &Proxy) -> Config {
 }
 
 /// Lets an insert land between two faults, so that each strikes another batch.
-fn until_rows_land(millrace: &mut Millrace) {
+/// Whether more rows land; not if the load has ended meanwhile.
+fn rows_land(trial: &mut Trial, millrace: &mut Millrace) -> bool {
     let before = millrace.rows();
-    millrace.until("rows land", PATIENCE, |it| it.rows() > before);
+    millrace.until("rows land", PATIENCE, |it| it.rows() > before || !trial.is_loading());
+    millrace.rows() > before
 }
 
 /// What every one of these faults must not lead to.
@@ -106,8 +108,10 @@ fn clickhouse_killed(trial: &mut Trial) {
     // A connection that was never made is told otherwise.
     let broken = |it: &Millrace| it.lines(&["an insert failed", "class=UnknownOutcome"]).len();
     let (mut kills, mut struck, mut read) = (0, 0, 0);
-    while kills < 4 || goes_on(trial, begun) {
-        until_rows_land(&mut millrace);
+    while goes_on(trial, begun) {
+        if !rows_land(trial, &mut millrace) {
+            break;
+        }
         let (server, before, begun) = (Part::ClickHouse.pid(), broken(&millrace), Instant::now());
         let mut seen = None;
         while seen.is_none() && begun.elapsed() < IDLE {
@@ -128,7 +132,7 @@ fn clickhouse_killed(trial: &mut Trial) {
         read / kills.max(1)
     ));
     trial.expect(struck >= 2, "too few inserts were interrupted");
-    until_rows_land(&mut millrace);
+    rows_land(trial, &mut millrace);
     expect_quiet_recovery(trial, &millrace);
     trial.keep(millrace);
 }
@@ -140,18 +144,20 @@ fn answer_lost(trial: &mut Trial) {
     trial.load(load_for(trial, LOAD));
     let mut lost = 0;
     while goes_on(trial, begun) {
-        until_rows_land(&mut millrace);
+        if !rows_land(trial, &mut millrace) {
+            break;
+        }
         let times = 1 + trial.random.below(3) as u32;
         proxy.fail(Fault::LoseAnswer, times);
-        lost += times;
-        until("answers are lost", PATIENCE, || proxy.hits() >= lost);
+        until("answers are lost", PATIENCE, || proxy.hits() >= lost + times || !trial.is_loading());
+        lost = proxy.hits();
     }
     trial.healed();
     trial.injected(u64::from(lost));
     let applied = proxy.answers().iter().filter(|line| line.starts_with("HTTP/1.1 200")).count();
     trial.note(format!("{lost} answers were lost, {applied} of them of inserts that had been applied"));
     trial.expect(lost >= 3 && applied as u32 == lost, "too few answers were lost, or not of inserts that were applied");
-    until_rows_land(&mut millrace);
+    rows_land(trial, &mut millrace);
     let retries = millrace.metric("millrace_insert_retries_total") as u32;
     trial.expect(retries >= lost, format!("{retries} retries"));
     expect_quiet_recovery(trial, &millrace);
@@ -166,14 +172,16 @@ fn body_cut(trial: &mut Trial) {
     trial.load(load_for(trial, LOAD));
     let mut looks = 0;
     while goes_on(trial, begun) {
-        until_rows_land(&mut millrace);
+        if !rows_land(trial, &mut millrace) {
+            break;
+        }
         let cut = CUTS[trial.random.below(2) as usize];
         let hits = proxy.hits();
         proxy.fail(cut, u32::MAX);
-        until("bodies are cut", PATIENCE, || proxy.hits() >= hits + 2);
+        until("bodies are cut", PATIENCE, || proxy.hits() >= hits + 2 || !trial.is_loading());
         // Whatever was whole has been acknowledged by now; all that is tried now is cut.
         until("no row is there that was not acknowledged", PATIENCE, || rows(&trial.world) == millrace.rows());
-        until("one more is cut", PATIENCE, || proxy.hits() >= hits + 3);
+        until("one more is cut", PATIENCE, || proxy.hits() >= hits + 3 || !trial.is_loading());
         let (there, acknowledged) = (rows(&trial.world), millrace.rows());
         trial.expect(there == acknowledged, format!("{there} rows are there, {acknowledged} were acknowledged"));
         looks += 1;
@@ -184,7 +192,7 @@ fn body_cut(trial: &mut Trial) {
     trial.injected(u64::from(cuts));
     trial.note(format!("{cuts} bodies were cut; {looks} times the table was looked at meanwhile: no partial rows"));
     trial.expect(looks > 0 && cuts >= 3, "too few bodies were cut");
-    until_rows_land(&mut millrace);
+    rows_land(trial, &mut millrace);
     expect_quiet_recovery(trial, &millrace);
     trial.keep(millrace);
     trial.lasts(proxy);
@@ -198,18 +206,20 @@ fn false_success(trial: &mut Trial) {
     trial.load(load_for(trial, LOAD));
     let mut claimed = 0;
     while goes_on(trial, begun) {
-        until_rows_land(&mut millrace);
+        if !rows_land(trial, &mut millrace) {
+            break;
+        }
         let hits = proxy.hits();
         if trial.random.below(2) == 0 {
             let times = 1 + trial.random.below(3) as u32;
             proxy.fail(Fault::FalseSuccess, times);
-            until("failures look like successes", PATIENCE, || proxy.hits() == hits + times);
-            claimed += times;
+            until("failures look like successes", PATIENCE, || proxy.hits() == hits + times || !trial.is_loading());
+            claimed += proxy.hits() - hits;
         } else {
             // The server itself finds out when it has read the rows and told of its progress.
             trial.world.stack.sql(&format!("ALTER TABLE {table} ADD CONSTRAINT chaos CHECK _partition < 0"));
             proxy.fail(EARLY_STATUS, u32::MAX);
-            until("the server breaks inserts off", PATIENCE, || proxy.hits() > hits + 1);
+            until("the server breaks inserts off", PATIENCE, || proxy.hits() > hits + 1 || !trial.is_loading());
             proxy.mend();
             trial.world.stack.sql(&format!("ALTER TABLE {table} DROP CONSTRAINT chaos"));
         }
@@ -222,7 +232,7 @@ fn false_success(trial: &mut Trial) {
     trial.note(format!("{claimed} inserts were not passed on, and answered 200 with an exception by the proxy"));
     trial.note(format!("{real} inserts were answered 200 with an exception by ClickHouse ({} answers)", answers.len()));
     trial.expect(claimed + real as u32 >= 2, "too few failures looked like successes");
-    until_rows_land(&mut millrace);
+    rows_land(trial, &mut millrace);
     expect_quiet_recovery(trial, &millrace);
     trial.keep(millrace);
     trial.lasts(proxy);
