@@ -12,6 +12,7 @@ pub mod orders;
 pub mod reference;
 
 pub mod cost;
+pub mod stages;
 pub mod generate;
 pub mod manifest;
 pub mod poison;

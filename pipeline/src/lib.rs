@@ -11,7 +11,6 @@ pub mod spec;
 
 pub mod record;
 pub mod wire;
-pub mod validate;
 pub mod decode;
 pub mod dedup;
 pub mod reference;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millrace_pipeline::{
+    decode::ENUM_SYMBOLS,
     enrich::Lookup,
     field::Extract,
     project::reference_fields,
@@ -13,9 +14,6 @@ use millrace_pipeline::{
 };
 
 use crate::config::nearest;
-
-/// Metadata in which arrow-avro keeps the symbols of an enum, as a JSON array.
-const ENUM_SYMBOLS: &str = "avro.enum.symbols";
 
 /// What will be sent for one column.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,3 +1,6 @@
+mod oracle;
+mod resolution;
+
 use arrow_array::{Array, cast::AsArray, types::Int32Type};
 use millrace_schemas::{ORDER_EVENT_V1, golden};
 
@@ -59,14 +62,8 @@ fn two_writer_schemas_interleaved_come_out_as_one_batch() {
     let records: Vec<Record<'_>> = values.iter().map(|value| record(0, value)).collect();
     let decoded = decoder.decode(&records);
     assert_eq!(decoded.rejected, []);
-    let mut by_origin: Vec<(u32, i64)> = decoded
-        .origin
-        .iter()
-        .copied()
-        .zip(decoded.rows.column(0).as_primitive::<arrow_array::types::Int64Type>().values().iter().copied())
-        .collect();
-    by_origin.sort_unstable();
-    assert_eq!(by_origin, [(0, 1), (1, 2), (2, 3)]);
+    assert_eq!(decoded.origin, [0, 1, 2], "in the order in which they came");
+    assert_eq!(decoded.rows.column(0).as_primitive::<arrow_array::types::Int64Type>().values(), &[1, 2, 3]);
 }
 
 #[test]
@@ -79,9 +76,7 @@ fn a_symbol_that_the_reader_lacks_rejects_its_record_and_spares_the_others() {
     let (a, b) = ([0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 2]);
     let records = [record(0, &a), record(1, &b), record(2, &a), record(3, &b), record(4, &a)];
     let decoded = decoder.decode(&records);
-    let mut origin = decoded.origin.clone();
-    origin.sort_unstable();
-    assert_eq!(origin, [0, 2, 4]);
+    assert_eq!(decoded.origin, [0, 2, 4]);
     assert_eq!(decoded.rows.num_rows(), 3);
     assert_eq!(decoded.rows.column(0).as_dictionary::<Int32Type>().null_count(), 0);
     let reasons: Vec<(u32, Reason)> = decoded.rejected.iter().map(|(at, r)| (*at, r.reason)).collect();
@@ -96,4 +91,80 @@ fn an_absent_schema_is_asked_for_again_once_refusals_are_forgotten() {
     decoder.forget_refused();
     assert!(!decoder.knows(7));
     assert!(decoder.knows(golden::SCHEMA_ID));
+}
+
+/// The one column of records with this only field `f`, and the reasons of those that were rejected.
+fn column(writer: &str, reader: &str, datums: &[&[u8]]) -> (arrow_array::ArrayRef, Vec<Reason>) {
+    let schema = |t: &str| format!(r#"{{"type":"record","name":"E","fields":[{{"name":"f","type":{t}}}]}}"#);
+    let limits = DecodeLimits { max_items: 1000, ..DecodeLimits::default() };
+    let mut decoder = Decoder::new(&schema(reader), limits).unwrap();
+    decoder.learn(1, &schema(writer));
+    let values: Vec<Vec<u8>> = datums.iter().map(|datum| [&[0, 0, 0, 0, 1], *datum].concat()).collect();
+    let records: Vec<Record<'_>> = values.iter().map(|value| record(0, value)).collect();
+    let decoded = decoder.decode(&records);
+    assert_eq!(decoded.origin.len() + decoded.rejected.len(), datums.len());
+    (Arc::clone(decoded.rows.column(0)), decoded.rejected.into_iter().map(|(_, rejection)| rejection.reason).collect())
+}
+
+#[test]
+fn a_zero_sized_item_cannot_be_claimed_without_end() {
+    let nulls = r#"{"type":"array","items":"null"}"#;
+    let (lists, reasons) = column(nulls, nulls, &[&[0xd0, 0x0f, 0], &[0xd2, 0x0f, 0]]);
+    assert_eq!(lists.as_list::<i32>().value_length(0), 1000);
+    assert_eq!(reasons, [Reason::BadLength], "1001 nulls");
+}
+
+#[test]
+fn a_decimal_beyond_its_precision_and_a_date_beyond_the_calendar_are_out_of_range() {
+    let decimal = r#"{"type":"bytes","logicalType":"decimal","precision":4,"scale":2}"#;
+    let (decimals, reasons) = column(decimal, decimal, &[&[4, 0x27, 0x0f], &[4, 0xd8, 0xf1], &[4, 0x27, 0x10]]);
+    assert_eq!(decimals.as_primitive::<arrow_array::types::Decimal128Type>().values(), &[9_999, -9_999]);
+    assert_eq!(reasons, [Reason::OutOfRange], "100.00");
+    let time = r#"{"type":"long","logicalType":"timestamp-millis"}"#;
+    let far = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
+    let (times, reasons) = column(time, time, &[&[0], &far]);
+    assert_eq!((times.len(), reasons), (1, vec![Reason::OutOfRange]));
+}
+
+#[test]
+fn a_recursive_schema_is_refused_and_so_is_one_that_unfolds_without_end() {
+    let list = r#"{"type":"record","name":"L","fields":[{"name":"next","type":["null","L"]}]}"#;
+    let error = Decoder::new(list, DecodeLimits::default()).unwrap_err().to_string();
+    assert!(error.contains("`L` contains itself"), "{error}");
+    let mut doubling = r#"{"type":"record","name":"R0","fields":[{"name":"x","type":"int"}]}"#.to_owned();
+    for depth in 1..40 {
+        let inner = format!("R{}", depth - 1);
+        doubling = format!(
+            r#"{{"type":"record","name":"R{depth}","fields":[{{"name":"a","type":{doubling}}},{{"name":"b","type":"{inner}"}}]}}"#
+        );
+    }
+    let error = Decoder::new(&doubling, DecodeLimits::default()).unwrap_err().to_string();
+    assert!(error.contains("unfolds into more than"), "{error}");
+}
+
+#[test]
+fn a_rejection_names_the_byte_where_the_datum_broke() {
+    let schema = r#"{"type":"record","name":"E","fields":[{"name":"f","type":{"type":"array","items":"string"}}]}"#;
+    let mut decoder = Decoder::new(schema, DecodeLimits::default()).unwrap();
+    decoder.learn(1, schema);
+    let decoded = decoder.decode(&[record(0, &[0, 0, 0, 0, 1, 2, 4, 0xff, 0xfe, 0])]);
+    let (_, rejection) = &decoded.rejected[0];
+    assert_eq!(rejection.reason, Reason::BadUtf8);
+    assert!(rejection.detail.contains("byte 1"), "{rejection}");
+}
+
+#[test]
+fn text_that_is_no_utf8_is_found_among_text_that_is_also_where_a_character_is_cut_in_two() {
+    let text = r#""string""#;
+    // The two halves of `é`, which together would be text.
+    let (texts, reasons) = column(text, text, &[&[4, b'o', b'k'], &[2, 0xc3], &[2, 0xa9], &[4, 0xc3, 0xa9]]);
+    assert_eq!(texts.as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["ok", "é"]);
+    assert_eq!(reasons, [Reason::BadUtf8, Reason::BadUtf8]);
+}
+
+#[test]
+fn what_is_wrong_first_is_the_reason_whatever_else_is_wrong() {
+    let pair = r#"{"type":"array","items":"string"}"#;
+    // Bad text, and then the end.
+    assert_eq!(column(pair, pair, &[&[4, 2, 0xff, 8, b'a']]).1, [Reason::BadUtf8]);
 }
