@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, RecordBatch, cast::AsArray};
 use arrow_schema::{ArrowError, SchemaRef};
 
 use crate::{dedup::Millis, dictionary::unique_dictionaries, record::DeadLetter, spec::BatchLimits};
@@ -73,7 +73,15 @@ pub struct Batcher {
     dead_letters: Vec<DeadLetter>,
     progress: BTreeMap<i32, (u64, i64)>,
     opened_at: Option<Millis>,
+    /// How long inserts take, as far as is known.
+    insert_ms: Option<Millis>,
 }
+
+/// A batch is this many times as old as inserts take long when it is sent, within bounds: so a server that is at leisure
+/// gets small batches often, and one that is busy, or has many parts to merge, few large ones.
+const INSERTS_PER_AGE: Millis = 4;
+/// A batch is sent no sooner than at this share of the greatest age, so that a quiet topic does not make parts without end.
+const LEAST_AGE_SHARE: Millis = 4;
 
 impl Batcher {
     /// An empty batcher for rows of `schema`.
@@ -89,7 +97,13 @@ impl Batcher {
             dead_letters: Vec::new(),
             progress: BTreeMap::new(),
             opened_at: None,
+            insert_ms: None,
         }
+    }
+
+    /// Notes how long an insert took, which decides how old the next batches grow.
+    pub fn inserted(&mut self, took_ms: Millis) {
+        self.insert_ms = Some(self.insert_ms.map_or(took_ms, |known| (3 * known + took_ms) / 4));
     }
 
     /// Adds rows with the Kafka timestamp of each.
@@ -100,7 +114,7 @@ impl Batcher {
             return;
         }
         self.rows += rows.num_rows();
-        self.bytes += rows.get_array_memory_size();
+        self.bytes += rows.columns().iter().map(|column| body_bytes(column)).sum::<usize>();
         self.published_ms.extend_from_slice(published_ms);
         self.chunks.push(rows);
     }
@@ -125,7 +139,7 @@ impl Batcher {
             Some(Trigger::Rows)
         } else if self.bytes >= self.limits.max_bytes {
             Some(Trigger::Bytes)
-        } else if now >= opened_at.saturating_add(self.max_age_ms()) {
+        } else if now >= opened_at.saturating_add(self.age_ms()) {
             Some(Trigger::Age)
         } else {
             None
@@ -134,7 +148,7 @@ impl Batcher {
 
     /// When the batch is due by age; `None` while it is empty.
     pub fn deadline(&self) -> Option<Millis> {
-        self.opened_at.map(|opened_at| opened_at.saturating_add(self.max_age_ms()))
+        self.opened_at.map(|opened_at| opened_at.saturating_add(self.age_ms()))
     }
 
     /// Rows held so far.
@@ -188,8 +202,22 @@ impl Batcher {
         self.progress.keys().copied()
     }
 
-    fn max_age_ms(&self) -> Millis {
-        Millis::try_from(self.limits.max_age.as_millis()).unwrap_or(Millis::MAX)
+    /// The age at which the batch is sent.
+    fn age_ms(&self) -> Millis {
+        let max = Millis::try_from(self.limits.max_age.as_millis()).unwrap_or(Millis::MAX);
+        let paced = |insert_ms: Millis| insert_ms.saturating_mul(INSERTS_PER_AGE).clamp(max / LEAST_AGE_SHARE, max);
+        self.insert_ms.map_or(max, paced)
+    }
+}
+
+/// Bytes of the values of an array, without room to spare and without dictionaries, which chunks share.
+fn body_bytes(array: &dyn Array) -> usize {
+    match array.as_any_dictionary_opt() {
+        Some(dictionary) => dictionary.keys().to_data().get_slice_memory_size().unwrap_or_default(),
+        None => match array.as_list_opt::<i32>() {
+            Some(list) => size_of_val(list.value_offsets()) + body_bytes(list.values()),
+            None => array.to_data().get_slice_memory_size().unwrap_or_default(),
+        },
     }
 }
 

@@ -1,19 +1,20 @@
 //! A compacted reference topic held whole: key to latest record, as columns to `take` from.
 
+mod keys;
+
 use std::sync::Arc;
 
+use self::keys::Keys;
+use crate::{
+    field::{Extract, NoSuchField},
+    spec::FieldPath,
+};
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, RecordBatch, StringArray, UInt32Array, builder::StringDictionaryBuilder,
     cast::AsArray, types::Int32Type,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use arrow_select::{concat::concat, take::take};
-use hashbrown::HashMap;
-
-use crate::{
-    field::{Extract, NoSuchField},
-    spec::FieldPath,
-};
 
 /// Rows of overwritten and deleted records are dropped once they are this many and more than half of all.
 const MIN_GARBAGE: usize = 1024;
@@ -22,7 +23,7 @@ const MIN_GARBAGE: usize = 1024;
 #[derive(Debug)]
 pub struct ReferenceTable {
     key: Extract,
-    rows_by_key: HashMap<Box<str>, u32>,
+    rows_by_key: Keys,
     columns: Vec<Column>,
     rows: usize,
 }
@@ -95,7 +96,7 @@ impl ReferenceTable {
                 Ok(Column { extract, values })
             })
             .collect::<Result<_, NoSuchField>>()?;
-        Ok(Self { key: extract, rows_by_key: HashMap::new(), columns, rows: 0 })
+        Ok(Self { key: extract, rows_by_key: Keys::default(), columns, rows: 0 })
     }
 
     /// Takes in records in the order of the topic: the later one of a key wins.
@@ -113,7 +114,7 @@ impl ReferenceTable {
         }
         for (row, key) in (self.rows..).zip(keys.iter()) {
             let (Some(key), Ok(row)) = (key, u32::try_from(row)) else { continue };
-            self.rows_by_key.insert(key.into(), row);
+            self.rows_by_key.insert(key, row);
         }
         self.rows += records.num_rows();
         self.compact()
@@ -136,7 +137,7 @@ impl ReferenceTable {
 
     /// For each key the row of its record; null where there is none.
     pub fn find(&self, keys: &StringArray) -> UInt32Array {
-        keys.iter().map(|key| key.and_then(|key| self.rows_by_key.get(key).copied())).collect()
+        keys.iter().map(|key| key.and_then(|key| self.rows_by_key.get(key))).collect()
     }
 
     /// The values of the `column`th field at `rows`, as found by [`ReferenceTable::find`]; null where a row is null.
@@ -160,7 +161,7 @@ impl ReferenceTable {
         if garbage < MIN_GARBAGE || garbage * 2 < self.rows {
             return Ok(());
         }
-        let mut live: Vec<&mut u32> = self.rows_by_key.values_mut().collect();
+        let mut live: Vec<&mut u32> = self.rows_by_key.rows_mut().collect();
         live.sort_unstable();
         let rows = UInt32Array::from_iter_values(live.iter().map(|row| **row));
         for column in &mut self.columns {

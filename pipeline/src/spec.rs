@@ -87,9 +87,9 @@ pub struct DedupLimits {
 pub struct BatchLimits {
     /// Rows in one insert; at most [`BatchLimits::MAX_ROWS`].
     pub max_rows: usize,
-    /// Arrow bytes in one insert; at most [`BatchLimits::MAX_BYTES`].
+    /// Bytes of the values in one insert; at most [`BatchLimits::MAX_BYTES`].
     pub max_bytes: usize,
-    /// Age of the oldest event in the batch.
+    /// Age of the oldest event in the batch, at most: while inserts are quick, batches are sent at a quarter of it.
     pub max_age: Duration,
 }
 

@@ -262,6 +262,11 @@ impl TopicPipeline {
         committable.filter(|progress| self.assignment.epoch(progress.partition) == Some(progress.epoch)).collect()
     }
 
+    /// Notes how long an insert took, which decides how old the next batches grow.
+    pub fn inserted(&mut self, took_ms: Millis) {
+        self.batcher.inserted(took_ms);
+    }
+
     /// A batch's outcome will never be known, or it was refused: what has to be taken over again.
     pub fn unsettled(&mut self, seq: u64) -> Option<(Attempt, Vec<i32>)> {
         let partitions = self.offsets.unsettled(seq);

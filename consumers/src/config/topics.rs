@@ -144,7 +144,7 @@ fn dedup(mut section: Section<'_, '_>) -> Option<DedupLimits> {
 fn batch(mut section: Section<'_, '_>) -> Option<BatchLimits> {
     let max_rows = section.or("max_rows", 200_000, integer(1..=BatchLimits::MAX_ROWS));
     let max_bytes = section.or("max_bytes", 48 << 20, size(1 << 10..=BatchLimits::MAX_BYTES));
-    let max_age = section.or("max_age", 500 * MILLISECOND, duration(10 * MILLISECOND..=5 * MINUTE));
+    let max_age = section.or("max_age", SECOND, duration(10 * MILLISECOND..=5 * MINUTE));
     section.finish();
     Some(BatchLimits { max_rows: max_rows?, max_bytes: max_bytes?, max_age: max_age? })
 }

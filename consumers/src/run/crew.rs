@@ -49,6 +49,8 @@ pub enum Told {
     Durable {
         /// Number of the batch.
         seq: u64,
+        /// How long its rows took, in milliseconds; `None` if it had none.
+        insert_ms: Option<Millis>,
     },
     /// What became of a batch cannot be known by trying.
     Unsettled {
@@ -120,10 +122,12 @@ impl Crew {
             let seq = batch.seq;
             let rows = batch.rows.num_rows();
             histogram!(names::BATCH_ROWS, "topic" => topic.clone()).record(rows as f64);
+            let begun = Instant::now();
             pledge.told = Some(match inserter.land(&mut batch).await {
                 Outcome::Refused => Told::Unsettled { seq, refused: true },
                 Outcome::Unsettled => Told::Unsettled { seq, refused: false },
                 Outcome::Durable => {
+                    let insert_ms = (rows > 0).then(|| begun.elapsed().as_millis() as Millis);
                     faults::at(Point::Acknowledged);
                     observe_freshness(&topic, batch.published_ms);
                     counter!(names::ROWS_INSERTED, "topic" => topic.clone()).increment(rows as u64);
@@ -134,7 +138,7 @@ impl Crew {
                         counter!(names::DEAD_LETTERS, "topic" => topic.clone(), "reason" => reason).increment(1);
                     }
                     faults::at(Point::Durable);
-                    Told::Durable { seq }
+                    Told::Durable { seq, insert_ms }
                 }
             });
         });

@@ -302,8 +302,9 @@ impl Worker {
                 self.crew.inserter.answered();
                 self.starting.push_back(taken_over);
             }
-            Told::Durable { seq } => {
+            Told::Durable { seq, insert_ms } => {
                 self.in_flight -= 1;
+                insert_ms.into_iter().for_each(|took_ms| self.pipeline.inserted(took_ms));
                 let committable = self.pipeline.durable(seq);
                 self.source.commit(&committable, |partition| self.logs.mark(partition), CommitMode::Async);
                 self.landed(&committable);

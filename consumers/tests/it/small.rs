@@ -56,7 +56,7 @@ impl Small {
             .config
             .replace("#group_id = \"millrace\"", &format!("group_id = {group:?}"))
             .replace("#listen = \"127.0.0.1:9400\"", &format!("listen = \"127.0.0.1:{port}\""))
-            .replace("#max_age = \"500ms\"", "max_age = \"50ms\"");
+            .replace("#max_age = \"1s\"", "max_age = \"50ms\"");
         let (head, _) = whole_config.split_once("[[topics.lookups]]").unwrap();
         world.config = head.replace("#reader_schema = \"order_event.avsc\"", &format!("reader_schema = {schema:?}"))
             + "[topics.columns]\nevent_id = \"event_id\"\ntimestamp = \"timestamp\"\n";

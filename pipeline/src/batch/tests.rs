@@ -126,3 +126,26 @@ fn an_abandoned_batch_tells_its_partitions_and_leaves_nothing_behind() {
     let batch = batcher.close(Trigger::Age).unwrap().unwrap();
     assert_eq!((batch.rows.num_rows(), batch.dead_letters.len(), batch.published_ms.len()), (1, 0, 1));
 }
+
+#[test]
+fn batches_are_sent_young_while_inserts_are_quick_and_old_while_they_are_slow() {
+    let age = |inserts_ms: &[u64]| {
+        let mut batcher = batcher(100, usize::MAX, 1000);
+        inserts_ms.iter().for_each(|took_ms| batcher.inserted(*took_ms));
+        batcher.add_rows(rows(&[1]), &[0], 0);
+        batcher.deadline().unwrap()
+    };
+    assert_eq!(age(&[]), 1000, "as long as nothing is known");
+    assert_eq!(age(&[1]), 250, "never younger than a quarter");
+    assert_eq!(age(&[100]), 400);
+    assert_eq!(age(&[100, 100, 300]), 600, "one slow insert counts for a quarter");
+    assert_eq!(age(&[60_000]), 1000);
+}
+
+#[test]
+fn bytes_are_those_of_the_values_whatever_room_they_have_and_however_long_the_dictionary() {
+    let one = rows(&[1]);
+    assert_eq!(body_bytes(one.column(0)), 8);
+    assert_eq!(body_bytes(one.column(1)), 4);
+    assert_eq!(body_bytes(&rows(&[1, 2, 3, 4]).column(0).slice(1, 2)), 16);
+}
