@@ -34,6 +34,8 @@ pub struct Load {
     pub rate: u64,
     /// Compression of batches.
     pub compression: Compression,
+    /// Whether records carry a `traceparent` header: 68 bytes more of each.
+    pub traceparent: bool,
 }
 
 /// How far a run is; shared with whoever shows it.
@@ -59,6 +61,7 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
 
     let mut config = PublisherConfig::new(&stack.kafka, &stack.registry, &topics.orders);
     config.compression = load.compression;
+    config.generate_traceparent = load.traceparent;
     config.client_id = "millrace-bench".into();
     let mut sender = Sender {
         orders: Orders::new(load.seed, load.timeline),
@@ -272,6 +275,7 @@ mod tests {
             poison: 0.0,
             rate: 0,
             compression: Compression::None,
+            traceparent: false,
         }
     }
 

@@ -126,17 +126,25 @@ impl fmt::Display for DeliveryError {
 
 impl std::error::Error for DeliveryError {}
 
+/// The beginning of a delivery that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) sent_at: Instant,
+    /// As many events as this one is measured for.
+    pub(crate) stands_for: usize,
+}
+
 /// One event under way: shared by the future and by the delivery report, so that an event costs one allocation.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) sent_at: Instant,
+    pub(crate) timing: Option<Timing>,
     answer: OnceLock<Result<Delivered, Box<DeliveryError>>>,
     waiting: AtomicWaker,
 }
 
 impl Slot {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { sent_at: Instant::now(), answer: OnceLock::new(), waiting: AtomicWaker::new() })
+    pub(crate) fn new(timing: Option<Timing>) -> Arc<Self> {
+        Arc::new(Self { timing, answer: OnceLock::new(), waiting: AtomicWaker::new() })
     }
 
     /// Called once, from librdkafka's thread.
@@ -195,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_reaches_a_future_that_waits_and_one_that_comes_late() {
         let delivered = Delivered { partition: 3, offset: 14 };
-        let slot = Slot::new();
+        let slot = Slot::new(None);
         let waiting = tokio::spawn(DeliveryFuture(Arc::clone(&slot)));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());

@@ -77,6 +77,7 @@ impl<E: Event> EventPublisher<E> {
             room_total: config.max_in_flight_events,
             crowded: Default::default(),
             report_seen: Notify::new(),
+            sent: Default::default(),
             topic: config.topic,
         });
         let shared = Shared {
@@ -107,7 +108,7 @@ impl<E: Event> EventPublisher<E> {
         };
         let handed_over = BUFFERS.with_borrow_mut(|buffers| {
             buffers.fill(&self.shared.encoder, event)?;
-            let slot = Slot::new();
+            let slot = Slot::new(session.timing());
             Ok(match self.hand_over(&buffers.key, &buffers.value, trace, slot) {
                 // The slow way has to wait, and the buffers belong to the thread.
                 Err((error, slot)) if queue_full(&error) => {

@@ -35,6 +35,7 @@ fn load(seed: u64) -> Load {
         poison: 0.02,
         rate: 0,
         compression: Compression::Lz4,
+        traceparent: true,
     }
 }
 
