@@ -10,8 +10,10 @@ use anyhow::{Context, Result, ensure};
 use millrace_producers::{Compression, DeliveryFuture, EventPublisher, PublisherConfig};
 use millrace_schemas::OrderEvent;
 
+use crate::cpu::cpu_seconds;
 use crate::manifest::Manifest;
 use crate::orders::{Lookups, Orders, Timeline, blank};
+use crate::pacing::Pacing;
 use crate::poison::Poisoner;
 use crate::random::Random;
 use crate::setup::{order_schema_id, plain_consumer, watermarks};
@@ -216,36 +218,6 @@ impl Duplicates {
         self.sent += n + 1 - first;
         Some(first..=n)
     }
-}
-
-/// Keeps to a rate by sleeping when ahead of it.
-struct Pacing {
-    began: Instant,
-    rate: u64,
-}
-
-impl Pacing {
-    /// Ahead by less than this it does not sleep: a timer is no finer, and a sleep per event would cost more than it.
-    const SLACK: Duration = Duration::from_millis(2);
-
-    async fn wait(&self, sent: u64) {
-        if self.rate == 0 {
-            return;
-        }
-        let due = self.began + Duration::from_secs_f64(sent as f64 / self.rate as f64);
-        if due.saturating_duration_since(Instant::now()) > Self::SLACK {
-            tokio::time::sleep_until(due.into()).await;
-        }
-    }
-}
-
-/// User and system time of this process so far, where /proc tells (proc(5): fields 14 and 15 of stat, in ticks of
-/// 1/100 s, counted after the name in brackets).
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((ticks(11)? + ticks(12)?) as f64 / 100.0)
 }
 
 /// The spacing that spreads so many events over so many months.

@@ -12,9 +12,12 @@ pub mod orders;
 pub mod reference;
 
 pub mod cost;
+pub mod cpu;
 pub mod generate;
 pub mod manifest;
+mod pacing;
 pub mod poison;
+pub mod replay;
 pub mod setup;
 pub mod stack;
 

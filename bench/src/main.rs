@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_bench::generate::{Load, Progress, generate, spacing_over_months, start_ending_now};
 use millrace_bench::manifest::Manifest;
 use millrace_bench::orders::Timeline;
+use millrace_bench::replay::{Replay, replay};
 use millrace_bench::setup::reference;
 use millrace_bench::stack::{Stack, Topics};
 use millrace_bench::verify::{Verdict, verify};
@@ -53,6 +54,13 @@ enum Command {
         /// File to write down what was sent
         #[arg(long)]
         manifest: PathBuf,
+    },
+    /// Send the records of a topic to the topic of events at a pace; progress as JSON lines on standard error
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        options: ReplayOptions,
     },
     /// Compare every row and every dead letter with what was sent; exit status 1 if anything differs
     Verify {
@@ -118,6 +126,25 @@ struct LoadOptions {
     traceparent: bool,
 }
 
+#[derive(Args)]
+struct ReplayOptions {
+    /// Topic to read, written before by generate; the target's topic of events must have as many partitions
+    #[arg(long)]
+    from: String,
+    /// Records per second; 0 is as fast as possible
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Stop after so many seconds; by default when everything is sent
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// File that generate wrote when it filled the topic: only its records are sent
+    #[arg(long)]
+    from_manifest: Option<PathBuf>,
+    /// File to write down what was sent; verify can use it
+    #[arg(long, requires = "from_manifest", conflicts_with = "seconds")]
+    manifest: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum CompressionOption {
     None,
@@ -159,6 +186,14 @@ async fn run(command: Command) -> Result<ExitCode> {
                     "cpu_us_per_record": sent.cpu_seconds.map(|cpu| cpu * 1e6 / total),
                 })
             );
+        }
+        Command::Replay { target, options } => {
+            let (stack, topics) = target.read()?;
+            let progress = Arc::new(Progress::default());
+            let shown = tokio::spawn(show(Arc::clone(&progress)));
+            let done = options.run(&stack, topics, &progress).await;
+            shown.abort();
+            eprintln!("{}", done?);
         }
         Command::Verify { stack, manifest, table, json } => {
             let verdict = verify(&Stack::read(&stack)?, &Manifest::read(&manifest)?, &table).await?;
@@ -206,6 +241,24 @@ fn tell(verdict: &Verdict) {
         "{}",
         if verdict.is_right() { "everything arrived as it must" } else { "NOT everything arrived as it must" }
     );
+}
+
+impl ReplayOptions {
+    async fn run(&self, stack: &Stack, to: Topics, progress: &Progress) -> Result<serde_json::Value> {
+        let limit = self.seconds.map(Duration::from_secs);
+        let what = Replay { from: self.from.clone(), to, rate: self.rate, limit };
+        let source = self.from_manifest.as_deref().map(Manifest::read).transpose()?;
+        let range = source.as_ref().map(|source| (&source.begin_offsets, &source.end_offsets));
+        let sent = replay(stack, &what, range, &progress.sent).await?;
+        if let (Some(source), Some(file)) = (&source, &self.manifest) {
+            sent.manifest(source, &what.to)?.write(file)?;
+        }
+        let records = sent.records as f64;
+        Ok(serde_json::json!({
+            "sent": sent.records, "seconds": sent.seconds, "records_per_second": (records / sent.seconds) as u64,
+            "cpu_us_per_record": sent.cpu_seconds.map(|cpu| cpu * 1e6 / records),
+        }))
+    }
 }
 
 impl Target {
