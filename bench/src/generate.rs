@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use millrace_producers::{Compression, DeliveryFuture, EventPublisher, PublisherConfig};
+use millrace_producers::{Compression, DeliveryFuture, Event, EventPublisher, PublisherConfig};
 use millrace_schemas::OrderEvent;
 
 use crate::cpu::cpu_seconds;
@@ -16,6 +16,7 @@ use crate::orders::{Lookups, Orders, Timeline, blank};
 use crate::pacing::Pacing;
 use crate::poison::Poisoner;
 use crate::random::Random;
+use crate::second_version::SecondVersion;
 use crate::setup::{order_schema_id, plain_consumer, watermarks};
 use crate::stack::{Stack, Topics};
 
@@ -36,6 +37,8 @@ pub struct Load {
     pub rate: u64,
     /// Compression of batches.
     pub compression: Compression,
+    /// Whether every other event (by number) is written in a second version of the schema.
+    pub alternating_schemas: bool,
     /// Whether records carry a `traceparent` header: 68 bytes more of each.
     pub traceparent: bool,
 }
@@ -65,7 +68,14 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
     config.compression = load.compression;
     config.generate_traceparent = load.traceparent;
     config.client_id = "millrace-bench".into();
+    let second_version = match load.alternating_schemas {
+        true => Some(SecondVersion::register(stack, &topics.orders).await?),
+        false => None,
+    };
     let mut sender = Sender {
+        second_version,
+        key: Vec::new(),
+        value: Vec::new(),
         orders: Orders::new(load.seed, load.timeline),
         publisher: EventPublisher::connect(config.clone()).await?,
         config,
@@ -122,6 +132,10 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
 
 struct Sender {
     orders: Orders,
+    second_version: Option<SecondVersion>,
+    /// Of an event in the second version.
+    key: Vec<u8>,
+    value: Vec<u8>,
     publisher: EventPublisher<OrderEvent>,
     config: PublisherConfig,
     /// Oldest first.
@@ -136,7 +150,16 @@ struct Sender {
 impl Sender {
     async fn send(&mut self, n: u64) -> Result<()> {
         self.orders.write_event(n, &mut self.event, &mut self.lookups);
-        self.answers.push_back(self.publisher.send(&self.event).await?);
+        let answer = match &self.second_version {
+            Some(version) if n % 2 == 1 => {
+                version.encode(&self.event, &mut self.value);
+                self.key.clear();
+                self.event.write_key(&mut self.key);
+                self.publisher.send_encoded(&self.key, &self.value).await?
+            }
+            _ => self.publisher.send(&self.event).await?,
+        };
+        self.answers.push_back(answer);
         self.collect()?;
         if self.answers.len() > ANSWERS
             && let Some(oldest) = self.answers.pop_front()
@@ -247,6 +270,7 @@ mod tests {
             poison: 0.0,
             rate: 0,
             compression: Compression::None,
+            alternating_schemas: false,
             traceparent: false,
         }
     }

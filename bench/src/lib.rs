@@ -18,6 +18,7 @@ pub mod manifest;
 mod pacing;
 pub mod poison;
 pub mod replay;
+mod second_version;
 pub mod setup;
 pub mod stack;
 

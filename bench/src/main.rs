@@ -121,6 +121,9 @@ struct LoadOptions {
     /// Compression of batches
     #[arg(long, value_enum, default_value_t = CompressionOption::Lz4)]
     compression: CompressionOption,
+    /// Schema versions: the first only, or every other event in a second one that has a field more
+    #[arg(long, value_enum, default_value_t = Schemas::First)]
+    schemas: Schemas,
     /// Give every event a `traceparent` header, as EventPublisher does by default
     #[arg(long)]
     traceparent: bool,
@@ -150,6 +153,12 @@ enum CompressionOption {
     None,
     Lz4,
     Zstd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Schemas {
+    First,
+    Alternating,
 }
 
 fn main() -> ExitCode {
@@ -284,6 +293,7 @@ impl LoadOptions {
             duplicates: self.duplicates,
             poison: self.poison,
             rate: self.rate,
+            alternating_schemas: matches!(self.schemas, Schemas::Alternating),
             traceparent: self.traceparent,
             compression: match self.compression {
                 CompressionOption::None => Compression::None,

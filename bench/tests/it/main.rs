@@ -36,6 +36,7 @@ fn load(seed: u64) -> Load {
         poison: 0.02,
         rate: 0,
         compression: Compression::Lz4,
+        alternating_schemas: false,
         traceparent: true,
     }
 }
