@@ -1,4 +1,4 @@
-//! An order event straight to its Avro datum: a sixth of what the way through serde costs. The schema is version 1;
+//! An order event straight to its Avro datum: a quarter of what the way through serde costs. The schema is version 1;
 //! the golden examples and the way through serde hold it to that.
 
 use uuid::Uuid;
