@@ -7,13 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use millrace_producers::{Compression, DeliveryFuture, EventPublisher, PublisherConfig};
+use millrace_producers::{Compression, DeliveryFuture, Event, EventPublisher, PublisherConfig};
 use millrace_schemas::OrderEvent;
 
+use crate::cpu::cpu_seconds;
 use crate::manifest::Manifest;
 use crate::orders::{Lookups, Orders, Timeline, blank};
+use crate::pacing::Pacing;
 use crate::poison::Poisoner;
 use crate::random::Random;
+use crate::second_version::SecondVersion;
 use crate::setup::{order_schema_id, plain_consumer, watermarks};
 use crate::stack::{Stack, Topics};
 
@@ -34,6 +37,10 @@ pub struct Load {
     pub rate: u64,
     /// Compression of batches.
     pub compression: Compression,
+    /// Whether every other event (by number) is written in a second version of the schema.
+    pub alternating_schemas: bool,
+    /// Whether records carry a `traceparent` header: 68 bytes more of each.
+    pub traceparent: bool,
 }
 
 /// How far a run is; shared with whoever shows it.
@@ -59,8 +66,16 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
 
     let mut config = PublisherConfig::new(&stack.kafka, &stack.registry, &topics.orders);
     config.compression = load.compression;
+    config.generate_traceparent = load.traceparent;
     config.client_id = "millrace-bench".into();
+    let second_version = match load.alternating_schemas {
+        true => Some(SecondVersion::register(stack, &topics.orders).await?),
+        false => None,
+    };
     let mut sender = Sender {
+        second_version,
+        key: Vec::new(),
+        value: Vec::new(),
         orders: Orders::new(load.seed, load.timeline),
         publisher: EventPublisher::connect(config.clone()).await?,
         config,
@@ -117,6 +132,10 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
 
 struct Sender {
     orders: Orders,
+    second_version: Option<SecondVersion>,
+    /// Of an event in the second version.
+    key: Vec<u8>,
+    value: Vec<u8>,
     publisher: EventPublisher<OrderEvent>,
     config: PublisherConfig,
     /// Oldest first.
@@ -131,7 +150,16 @@ struct Sender {
 impl Sender {
     async fn send(&mut self, n: u64) -> Result<()> {
         self.orders.write_event(n, &mut self.event, &mut self.lookups);
-        self.answers.push_back(self.publisher.send(&self.event).await?);
+        let answer = match &self.second_version {
+            Some(version) if n % 2 == 1 => {
+                version.encode(&self.event, &mut self.value);
+                self.key.clear();
+                self.event.write_key(&mut self.key);
+                self.publisher.send_encoded(&self.key, &self.value).await?
+            }
+            _ => self.publisher.send(&self.event).await?,
+        };
+        self.answers.push_back(answer);
         self.collect()?;
         if self.answers.len() > ANSWERS
             && let Some(oldest) = self.answers.pop_front()
@@ -215,36 +243,6 @@ impl Duplicates {
     }
 }
 
-/// Keeps to a rate by sleeping when ahead of it.
-struct Pacing {
-    began: Instant,
-    rate: u64,
-}
-
-impl Pacing {
-    /// Ahead by less than this it does not sleep: a timer is no finer, and a sleep per event would cost more than it.
-    const SLACK: Duration = Duration::from_millis(2);
-
-    async fn wait(&self, sent: u64) {
-        if self.rate == 0 {
-            return;
-        }
-        let due = self.began + Duration::from_secs_f64(sent as f64 / self.rate as f64);
-        if due.saturating_duration_since(Instant::now()) > Self::SLACK {
-            tokio::time::sleep_until(due.into()).await;
-        }
-    }
-}
-
-/// User and system time of this process so far, where /proc tells (proc(5): fields 14 and 15 of stat, in ticks of
-/// 1/100 s, counted after the name in brackets).
-fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((ticks(11)? + ticks(12)?) as f64 / 100.0)
-}
-
 /// The spacing that spreads so many events over so many months.
 pub fn spacing_over_months(months: f64, events: u64) -> Result<u64> {
     let average_month = 365.2425 / 12.0 * 86_400e6;
@@ -272,6 +270,8 @@ mod tests {
             poison: 0.0,
             rate: 0,
             compression: Compression::None,
+            alternating_schemas: false,
+            traceparent: false,
         }
     }
 

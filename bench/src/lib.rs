@@ -12,11 +12,15 @@ pub mod orders;
 pub mod reference;
 
 pub mod cost;
-pub mod stages;
+pub mod cpu;
 pub mod generate;
 pub mod manifest;
+mod pacing;
 pub mod poison;
+pub mod replay;
+mod second_version;
 pub mod setup;
 pub mod stack;
+pub mod stages;
 
 pub mod verify;

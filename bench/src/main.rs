@@ -13,10 +13,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_bench::generate::{Load, Progress, generate, spacing_over_months, start_ending_now};
 use millrace_bench::manifest::Manifest;
 use millrace_bench::orders::Timeline;
+use millrace_bench::replay::{Replay, replay};
 use millrace_bench::setup::reference;
 use millrace_bench::stack::{Stack, Topics};
 use millrace_bench::verify::{Verdict, verify};
 use millrace_producers::Compression;
+
+/// Also in place of libc's malloc: what librdkafka allocates in one thread it frees in another, which costs glibc a
+/// quarter of the load's CPU.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Prepares, loads and verifies a running stack.
 #[derive(Parser)]
@@ -48,6 +54,13 @@ enum Command {
         /// File to write down what was sent
         #[arg(long)]
         manifest: PathBuf,
+    },
+    /// Send the records of a topic to the topic of events at a pace; progress as JSON lines on standard error
+    Replay {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        options: ReplayOptions,
     },
     /// Compare every row and every dead letter with what was sent; exit status 1 if anything differs
     Verify {
@@ -108,6 +121,31 @@ struct LoadOptions {
     /// Compression of batches
     #[arg(long, value_enum, default_value_t = CompressionOption::Lz4)]
     compression: CompressionOption,
+    /// Schema versions: the first only, or every other event in a second one that has a field more
+    #[arg(long, value_enum, default_value_t = Schemas::First)]
+    schemas: Schemas,
+    /// Give every event a `traceparent` header, as EventPublisher does by default
+    #[arg(long)]
+    traceparent: bool,
+}
+
+#[derive(Args)]
+struct ReplayOptions {
+    /// Topic to read, written before by generate; the target's topic of events must have as many partitions
+    #[arg(long)]
+    from: String,
+    /// Records per second; 0 is as fast as possible
+    #[arg(long, default_value_t = 0)]
+    rate: u64,
+    /// Stop after so many seconds; by default when everything is sent
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// File that generate wrote when it filled the topic: only its records are sent
+    #[arg(long)]
+    from_manifest: Option<PathBuf>,
+    /// File to write down what was sent; verify can use it
+    #[arg(long, requires = "from_manifest", conflicts_with = "seconds")]
+    manifest: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -115,6 +153,12 @@ enum CompressionOption {
     None,
     Lz4,
     Zstd,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Schemas {
+    First,
+    Alternating,
 }
 
 fn main() -> ExitCode {
@@ -151,6 +195,14 @@ async fn run(command: Command) -> Result<ExitCode> {
                     "cpu_us_per_record": sent.cpu_seconds.map(|cpu| cpu * 1e6 / total),
                 })
             );
+        }
+        Command::Replay { target, options } => {
+            let (stack, topics) = target.read()?;
+            let progress = Arc::new(Progress::default());
+            let shown = tokio::spawn(show(Arc::clone(&progress)));
+            let done = options.run(&stack, topics, &progress).await;
+            shown.abort();
+            eprintln!("{}", done?);
         }
         Command::Verify { stack, manifest, table, json } => {
             let verdict = verify(&Stack::read(&stack)?, &Manifest::read(&manifest)?, &table).await?;
@@ -200,6 +252,24 @@ fn tell(verdict: &Verdict) {
     );
 }
 
+impl ReplayOptions {
+    async fn run(&self, stack: &Stack, to: Topics, progress: &Progress) -> Result<serde_json::Value> {
+        let limit = self.seconds.map(Duration::from_secs);
+        let what = Replay { from: self.from.clone(), to, rate: self.rate, limit };
+        let source = self.from_manifest.as_deref().map(Manifest::read).transpose()?;
+        let range = source.as_ref().map(|source| (&source.begin_offsets, &source.end_offsets));
+        let sent = replay(stack, &what, range, &progress.sent).await?;
+        if let (Some(source), Some(file)) = (&source, &self.manifest) {
+            sent.manifest(source, &what.to)?.write(file)?;
+        }
+        let records = sent.records as f64;
+        Ok(serde_json::json!({
+            "sent": sent.records, "seconds": sent.seconds, "records_per_second": (records / sent.seconds) as u64,
+            "cpu_us_per_record": sent.cpu_seconds.map(|cpu| cpu * 1e6 / records),
+        }))
+    }
+}
+
 impl Target {
     fn read(&self) -> Result<(Stack, Topics)> {
         Ok((Stack::read(&self.stack)?, Topics::new(&self.topic_prefix)))
@@ -223,6 +293,8 @@ impl LoadOptions {
             duplicates: self.duplicates,
             poison: self.poison,
             rate: self.rate,
+            alternating_schemas: matches!(self.schemas, Schemas::Alternating),
+            traceparent: self.traceparent,
             compression: match self.compression {
                 CompressionOption::None => Compression::None,
                 CompressionOption::Lz4 => Compression::Lz4,

@@ -49,6 +49,33 @@ pub struct Orders {
     customers: Zipf,
     products: Zipf,
     reference: Reference,
+    shelf: Shelf,
+}
+
+/// What an event takes of the reference data, close together: looked up in `Reference` it is a dozen cache misses.
+#[derive(Clone, Debug)]
+struct Shelf {
+    /// By customer: index into `PLACES`.
+    homes: Vec<u8>,
+    /// All skus, one behind the other.
+    skus: String,
+    /// By product: price in cents, and where its sku is.
+    products: Vec<(i64, u32, u32)>,
+}
+
+impl Shelf {
+    fn new(reference: &Reference) -> Self {
+        let mut skus = String::new();
+        let products = reference.products.iter().map(|product| {
+            let start = skus.len() as u32;
+            skus.push_str(&product.sku);
+            (product.list_price.0, start, skus.len() as u32)
+        });
+        let products = products.collect();
+        // Every customer lives in one of the places.
+        let home = |customer: &Customer| PLACES.iter().position(|place| place.0 == customer.country).unwrap_or(0) as u8;
+        Self { homes: reference.customers.iter().map(home).collect(), skus, products }
+    }
 }
 
 /// What an order is made of, by index; `None` is what the reference topics do not know.
@@ -63,14 +90,16 @@ pub struct Lookups {
 impl Orders {
     /// The events of a seed on a timeline.
     pub fn new(seed: u64, timeline: Timeline) -> Self {
+        let reference = Reference::new(seed);
         Self {
+            shelf: Shelf::new(&reference),
+            reference,
             seed,
             timeline,
             identity: Identity::new(seed),
             lifecycle: Lifecycle::new(),
             customers: Zipf::new(CUSTOMERS),
             products: Zipf::new(PRODUCTS),
-            reference: Reference::new(seed),
         }
     }
 
@@ -121,11 +150,11 @@ impl Orders {
             random.pick(&PLACES)
         } else {
             lookups.customer = Some(customer);
-            let customer = self.customer(customer);
-            set(&mut data.customer_id, &customer.customer_id);
+            set(&mut data.customer_id, "customer-");
+            push_eight_digits(&mut data.customer_id, customer);
             // Most orders stay in the customer's country.
-            let home = PLACES.iter().find(|place| place.0 == customer.country);
-            home.filter(|_| random.below(16) != 0).unwrap_or_else(|| random.pick(&PLACES))
+            let home = &PLACES[usize::from(self.shelf.homes[customer as usize])];
+            if random.below(16) != 0 { home } else { random.pick(&PLACES) }
         };
         set(&mut data.currency, place.1);
         set(&mut data.shipping.country, place.0);
@@ -151,17 +180,17 @@ impl Orders {
             let index = self.products.draw(random);
             let unknown = random.below(UNKNOWN_PRODUCT_ONE_IN) == 0;
             products.push((!unknown).then_some(index));
-            let product = self.product(index);
+            let (list_price, sku, sku_end) = self.shelf.products[index as usize];
             if unknown {
                 item.sku.clear();
                 // Writing to a String cannot fail.
                 let _ = write!(item.sku, "sku-withdrawn-{index:05}");
             } else {
-                set(&mut item.sku, &product.sku);
+                set(&mut item.sku, &self.shelf.skus[sku as usize..sku_end as usize]);
             }
             item.quantity = 1 + (random.below(16) / 8 * random.below(4)) as i32;
             // Up to a fifth off the list price.
-            item.unit_price = Decimal2(product.list_price.0 - product.list_price.0 / 5 * random.below(3) as i64 / 2);
+            item.unit_price = Decimal2(list_price - list_price / 5 * random.below(3) as i64 / 2);
             total += item.unit_price.0 * i64::from(item.quantity);
         }
         total
@@ -203,6 +232,16 @@ fn set_option(text: &mut Option<String>, value: Option<&str>) {
     }
 }
 
+/// As `{value:08}`, for a customer's number.
+fn push_eight_digits(text: &mut String, mut value: u32) {
+    let mut digits = [b'0'; 8];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    digits.iter().for_each(|&digit| text.push(char::from(digit)));
+}
+
 /// Sixteen hex digits; `write!` would cost more than all the rest of an event.
 fn push_hex(text: &mut String, value: u64) {
     for shift in (0..16).rev() {
@@ -226,6 +265,24 @@ mod tests {
             assert_eq!(event, orders.event(n));
             assert_eq!(orders.number(event.event_id), Some(n));
             assert_eq!(lookups.products.len(), event.data.items.len());
+        }
+    }
+
+    #[test]
+    fn events_name_customers_and_products_as_the_reference_topics_do() {
+        let orders = Orders::new(42, TIMELINE);
+        let (mut event, mut lookups) = (blank(), Lookups::default());
+        for n in 0..5000 {
+            orders.write_event(n, &mut event, &mut lookups);
+            if let Some(customer) = lookups.customer {
+                assert_eq!(event.data.customer_id, orders.customer(customer).customer_id);
+            }
+            for (item, product) in event.data.items.iter().zip(&lookups.products) {
+                if let Some(product) = product.map(|index| orders.product(index)) {
+                    assert_eq!(item.sku, product.sku);
+                    assert!((1..=product.list_price.0).contains(&item.unit_price.0));
+                }
+            }
         }
     }
 

@@ -58,7 +58,7 @@ pub async fn order_schema_id(stack: &Stack, topic: &str) -> Result<u32> {
     Ok(schema_id(&registry(stack), topic, ORDER_EVENT_V1, true).await?)
 }
 
-fn registry(stack: &Stack) -> Registry {
+pub(crate) fn registry(stack: &Stack) -> Registry {
     PublisherConfig::new("", &stack.registry, "").registry
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -126,24 +127,65 @@ impl fmt::Display for DeliveryError {
 
 impl std::error::Error for DeliveryError {}
 
+/// The beginning of a delivery that is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timing {
+    pub(crate) sent_at: Instant,
+    /// As many events as this one is measured for.
+    pub(crate) stands_for: usize,
+}
+
 /// One event under way: shared by the future and by the delivery report, so that an event costs one allocation.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) sent_at: Instant,
-    answer: OnceLock<Result<Delivered, Box<DeliveryError>>>,
+    pub(crate) timing: Option<Timing>,
+    /// Offset, or one of the two below.
+    offset: AtomicI64,
+    /// Told before the offset.
+    partition: AtomicI32,
+    error: OnceLock<Box<DeliveryError>>,
     waiting: AtomicWaker,
 }
 
+/// No answer yet. (A broker that knows an event already may give a negative offset, but never one like these.)
+const UNDER_WAY: i64 = i64::MIN;
+/// Not written; `error` says why.
+const FAILED: i64 = i64::MIN + 1;
+
 impl Slot {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { sent_at: Instant::now(), answer: OnceLock::new(), waiting: AtomicWaker::new() })
+    pub(crate) fn new(timing: Option<Timing>) -> Arc<Self> {
+        Arc::new(Self {
+            timing,
+            offset: AtomicI64::new(UNDER_WAY),
+            partition: AtomicI32::new(0),
+            error: OnceLock::new(),
+            waiting: AtomicWaker::new(),
+        })
     }
 
     /// Called once, from librdkafka's thread.
     pub(crate) fn settle(&self, answer: Result<Delivered, Box<DeliveryError>>) {
-        // A second answer would be a bug of librdkafka; the first one stands.
-        let _ = self.answer.set(answer);
+        let offset = match answer {
+            Ok(Delivered { partition, offset }) => {
+                self.partition.store(partition, Ordering::Relaxed);
+                offset
+            }
+            Err(error) => {
+                // A second answer would be a bug of librdkafka; the first one stands.
+                let _ = self.error.set(error);
+                FAILED
+            }
+        };
+        self.offset.store(offset, Ordering::Release);
         self.waiting.wake();
+    }
+
+    fn answer(&self) -> Option<Result<Delivered, DeliveryError>> {
+        match self.offset.load(Ordering::Acquire) {
+            UNDER_WAY => None,
+            FAILED => self.error.get().map(|error| Err((**error).clone())),
+            offset => Some(Ok(Delivered { partition: self.partition.load(Ordering::Relaxed), offset })),
+        }
     }
 }
 
@@ -154,7 +196,7 @@ pub struct DeliveryFuture(pub(crate) Arc<Slot>);
 impl DeliveryFuture {
     /// The answer, if there is one already.
     pub fn answer(&self) -> Option<Result<Delivered, DeliveryError>> {
-        self.0.answer.get().map(|answer| answer.clone().map_err(|error| *error))
+        self.0.answer()
     }
 }
 
@@ -195,12 +237,15 @@ mod tests {
     #[tokio::test]
     async fn an_answer_reaches_a_future_that_waits_and_one_that_comes_late() {
         let delivered = Delivered { partition: 3, offset: 14 };
-        let slot = Slot::new();
+        let slot = Slot::new(None);
         let waiting = tokio::spawn(DeliveryFuture(Arc::clone(&slot)));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         slot.settle(Ok(delivered));
         assert_eq!(waiting.await.unwrap(), Ok(delivered));
         assert_eq!(DeliveryFuture(slot).await, Ok(delivered));
+        let (unknown, slot) = (Delivered { partition: 0, offset: -1 }, Slot::new(None));
+        slot.settle(Ok(unknown));
+        assert_eq!(DeliveryFuture(slot).answer(), Some(Ok(unknown)));
     }
 }

@@ -39,7 +39,12 @@ impl<E: Event> Encoder<E> {
     /// Appends the encoded event. After an error the buffer holds part of it.
     pub fn encode(&self, event: &E, buffer: &mut Vec<u8>) -> Result<(), EncodeError> {
         buffer.extend_from_slice(&self.header);
-        self.writer.write_ser(buffer, event)?;
+        match E::WRITE_AVRO {
+            Some(write) => write(event, buffer),
+            None => {
+                self.writer.write_ser(buffer, event)?;
+            }
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::delivery::{Cause, Delivered, DeliveryError, DeliveryFuture, PublishError, Slot};
 use crate::encode::{EncodeError, Encoder};
@@ -77,6 +77,7 @@ impl<E: Event> EventPublisher<E> {
             room_total: config.max_in_flight_events,
             crowded: Default::default(),
             report_seen: Notify::new(),
+            sent: Default::default(),
             topic: config.topic,
         });
         let shared = Shared {
@@ -101,37 +102,25 @@ impl<E: Event> EventPublisher<E> {
 
     /// Like [`send`](Self::send), with the `traceparent` of the work that the event comes from, or none.
     pub async fn send_traced(&self, event: &E, trace: Option<TraceParent>) -> Result<DeliveryFuture, PublishError> {
-        let session = &*self.shared.session;
-        let Ok(permit) = session.room.acquire().await else {
-            return Err(self.refusal(event, Cause::Closed, "the publisher is closed".into()));
-        };
+        let permit = self.room(|| key_of(event)).await?;
         let handed_over = BUFFERS.with_borrow_mut(|buffers| {
             buffers.fill(&self.shared.encoder, event)?;
-            let slot = Slot::new();
-            Ok(match self.hand_over(&buffers.key, &buffers.value, trace, slot) {
-                // The slow way has to wait, and the buffers belong to the thread.
-                Err((error, slot)) if queue_full(&error) => {
-                    HandOver::QueueFull(buffers.key.clone(), buffers.value.clone(), slot)
-                }
-                Err((error, _)) => HandOver::Refused(error),
-                Ok(future) => HandOver::Done(future),
-            })
+            Ok(self.hand_over_or_keep(&buffers.key, &buffers.value, trace))
         });
-        let future = match handed_over {
-            Ok(HandOver::Done(future)) => future,
-            Ok(HandOver::QueueFull(key, value, slot)) => self
-                .hand_over_when_there_is_room(&key, &value, trace, slot)
-                .await
-                .map_err(|error| self.refused_by_client(event, &error))?,
-            Ok(HandOver::Refused(error)) => return Err(self.refused_by_client(event, &error)),
-            Err(EncodeFailed(error)) => {
-                return Err(self.refusal(event, Cause::Encoding, error.to_string()));
-            }
-        };
-        // Given back by the delivery report.
-        permit.forget();
-        session.telemetry.in_flight(session.in_flight());
-        Ok(future)
+        match handed_over {
+            Ok(handed_over) => self.conclude(permit, handed_over, trace, || key_of(event)).await,
+            Err(EncodeFailed(error)) => Err(self.refusal(key_of(event), Cause::Encoding, error.to_string())),
+        }
+    }
+
+    /// Sends an event that is encoded already, as from an outbox, or in another version of the schema. The caller
+    /// vouches for it: `value` is in Confluent wire format, under a schema of the topic's subject, and `key` is what
+    /// [`Event::write_key`] would write.
+    pub async fn send_encoded(&self, key: &[u8], value: &[u8]) -> Result<DeliveryFuture, PublishError> {
+        let trace = self.shared.generate_traceparent.then(TraceParent::generate);
+        let permit = self.room(|| key.to_vec()).await?;
+        let handed_over = self.hand_over_or_keep(key, value, trace);
+        self.conclude(permit, handed_over, trace, || key.to_vec()).await
     }
 
     /// Events without an answer yet.
@@ -162,6 +151,44 @@ impl<E: Event> EventPublisher<E> {
                 Err(CloseError { undelivered, deadline })
             }
         }
+    }
+
+    /// Waits for a place among the events under way.
+    async fn room(&self, key: impl FnOnce() -> Vec<u8>) -> Result<SemaphorePermit<'_>, PublishError> {
+        let permit = self.shared.session.room.acquire().await;
+        permit.map_err(|_| self.refusal(key(), Cause::Closed, "the publisher is closed".into()))
+    }
+
+    /// Hands the bytes over, or keeps them for when there is room for them.
+    fn hand_over_or_keep(&self, key: &[u8], value: &[u8], trace: Option<TraceParent>) -> HandOver {
+        match self.hand_over(key, value, trace, Slot::new(self.shared.session.timing())) {
+            // The slow way has to wait, and the buffers belong to the thread.
+            Err((error, slot)) if queue_full(&error) => HandOver::QueueFull(key.to_vec(), value.to_vec(), slot),
+            Err((error, _)) => HandOver::Refused(error),
+            Ok(future) => HandOver::Done(future),
+        }
+    }
+
+    async fn conclude(
+        &self,
+        permit: SemaphorePermit<'_>,
+        handed_over: HandOver,
+        trace: Option<TraceParent>,
+        key: impl Fn() -> Vec<u8>,
+    ) -> Result<DeliveryFuture, PublishError> {
+        let future = match handed_over {
+            HandOver::Done(future) => future,
+            HandOver::QueueFull(kept, value, slot) => self
+                .hand_over_when_there_is_room(&kept, &value, trace, slot)
+                .await
+                .map_err(|error| self.refused_by_client(key(), &error))?,
+            HandOver::Refused(error) => return Err(self.refused_by_client(key(), &error)),
+        };
+        // Given back by the delivery report.
+        permit.forget();
+        let session = &self.shared.session;
+        session.telemetry.in_flight(session.in_flight());
+        Ok(future)
     }
 
     /// Hands the bytes to librdkafka, which copies them.
@@ -216,20 +243,18 @@ impl<E: Event> EventPublisher<E> {
         }
     }
 
-    fn refused_by_client(&self, event: &E, error: &KafkaError) -> PublishError {
+    fn refused_by_client(&self, key: Vec<u8>, error: &KafkaError) -> PublishError {
         let cause = Cause::of(error);
         let fatal = (cause == Cause::Fatal).then(|| self.shared.producer.as_ref()?.client().fatal_error()).flatten();
         let detail = match fatal {
             Some((code, text)) => format!("{text} ({code:?})"),
             None => describe(error),
         };
-        self.refusal(event, cause, detail)
+        self.refusal(key, cause, detail)
     }
 
-    fn refusal(&self, event: &E, cause: Cause, detail: String) -> PublishError {
+    fn refusal(&self, key: Vec<u8>, cause: Cause, detail: String) -> PublishError {
         self.shared.session.telemetry.failed(cause);
-        let mut key = Vec::new();
-        event.write_key(&mut key);
         DeliveryError {
             cause,
             key: String::from_utf8_lossy(&key).into_owned(),
@@ -296,6 +321,12 @@ impl Buffers {
         event.write_key(&mut self.key);
         encoder.encode(event, &mut self.value).map_err(EncodeFailed)
     }
+}
+
+fn key_of<E: Event>(event: &E) -> Vec<u8> {
+    let mut key = Vec::new();
+    event.write_key(&mut key);
+    key
 }
 
 fn queue_full(error: &KafkaError) -> bool {

@@ -1,7 +1,8 @@
 //! What librdkafka's thread calls: delivery reports, errors, log lines. It never blocks and never sends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,7 +11,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::delivery::{Cause, Delivered, DeliveryError, Slot};
+use crate::delivery::{Cause, Delivered, DeliveryError, Slot, Timing};
 use crate::telemetry::Telemetry;
 
 /// What is shared between the publisher and librdkafka's thread.
@@ -23,9 +24,23 @@ pub(crate) struct Session {
     pub(crate) crowded: AtomicBool,
     pub(crate) report_seen: Notify,
     pub(crate) telemetry: Telemetry,
+    /// Events handed over so far; wraps.
+    pub(crate) sent: AtomicUsize,
 }
 
+/// With more events than this under way only one in `TIMED_ONE_IN` is timed, for all of them: two looks at the clock cost as much as
+/// encoding an event.
+const BUSY: usize = 1_000;
+const TIMED_ONE_IN: usize = 16;
+
 impl Session {
+    /// Begins to time an event that is about to be sent, or leaves it to another.
+    pub(crate) fn timing(&self) -> Option<Timing> {
+        let stands_for = if self.in_flight() <= BUSY { 1 } else { TIMED_ONE_IN };
+        let chosen = self.sent.fetch_add(1, Ordering::Relaxed).is_multiple_of(stands_for);
+        chosen.then(|| Timing { sent_at: Instant::now(), stands_for })
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         (self.room_total as usize).saturating_sub(self.room.available_permits())
     }
@@ -40,7 +55,7 @@ impl ProducerContext for Reports {
         let session = &self.0;
         slot.settle(match result {
             Ok(message) => {
-                session.telemetry.delivered(slot.sent_at.elapsed());
+                session.telemetry.delivered(slot.timing);
                 Ok(Delivered { partition: message.partition(), offset: message.offset() })
             }
             Err((error, message)) => {

@@ -1,10 +1,9 @@
 //! Metrics of a publisher, through the `metrics` facade: free when the service installs no recorder.
 
-use std::time::Duration;
-
 use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
 use crate::Cause;
+use crate::delivery::Timing;
 
 const DELIVERED: &str = "millrace_producer_events_delivered_total";
 const FAILED: &str = "millrace_producer_events_failed_total";
@@ -47,9 +46,11 @@ impl Telemetry {
         }
     }
 
-    pub(crate) fn delivered(&self, latency: Duration) {
+    pub(crate) fn delivered(&self, timing: Option<Timing>) {
         self.delivered.increment(1);
-        self.latency.record(latency);
+        if let Some(Timing { sent_at, stands_for }) = timing {
+            self.latency.record_many(sent_at.elapsed(), stands_for);
+        }
     }
 
     pub(crate) fn failed(&self, cause: Cause) {

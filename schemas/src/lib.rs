@@ -3,10 +3,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod avro;
 pub mod golden;
 mod money;
 mod records;
 
+pub use avro::write_optional_str;
 pub use money::Decimal2;
 pub use records::{Channel, Customer, Item, OrderData, OrderEvent, OrderEventType, Product, Shipping};
 

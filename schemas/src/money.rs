@@ -15,7 +15,7 @@ pub struct Decimal2(pub i64);
 
 impl Decimal2 {
     /// Index of the first byte of the big-endian form that is needed to keep the sign.
-    fn first_byte(self) -> usize {
+    pub(crate) fn first_byte(self) -> usize {
         // A leading byte may go while the sign bit of the rest still says the same.
         let sign_bits = if self.0 < 0 { self.0.leading_ones() } else { self.0.leading_zeros() };
         (sign_bits as usize - 1) / 8

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod plain_consumer;
+mod replay;
 mod stand_in;
 
 use std::path::Path;
@@ -35,6 +37,8 @@ fn load(seed: u64) -> Load {
         poison: 0.02,
         rate: 0,
         compression: Compression::Lz4,
+        alternating_schemas: false,
+        traceparent: true,
     }
 }
 

@@ -63,6 +63,19 @@ async fn the_callers_trace_is_passed_on_and_none_is_made_up_when_told_so() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_encoded_already_arrives_as_it_is() {
+    let config = topic(1, &[]).await;
+    let publisher = EventPublisher::<OrderEvent>::connect(config.clone()).await.unwrap();
+    let delivered = publisher.send_encoded(b"key", b"value").await.unwrap().await.unwrap();
+    publisher.close(Duration::from_secs(20)).await.unwrap();
+    let record = &read_all(&config)[&(delivered.partition, delivered.offset)];
+    assert_eq!((record.key(), record.payload()), (Some(&b"key"[..]), Some(&b"value"[..])));
+    assert!(traceparent(record).is_some());
+    let refused = publisher.send_encoded(b"key", b"value").await.unwrap_err();
+    assert_eq!((refused.cause, refused.key.as_str()), (Cause::Closed, "key"));
+}
+
+#[tokio::test]
 async fn without_a_broker_an_event_times_out_in_time_and_is_named() {
     let mut config = topic(1, &[]).await;
     config.bootstrap_servers = NOBODY.into();
