@@ -16,6 +16,7 @@ use millrace_bench::orders::Timeline;
 use millrace_bench::replay::{Replay, replay};
 use millrace_bench::setup::reference;
 use millrace_bench::stack::{Stack, Topics};
+use millrace_bench::stages::{CHUNK, Stage, Stages};
 use millrace_bench::verify::{Verdict, verify};
 use millrace_producers::Compression;
 
@@ -76,6 +77,15 @@ enum Command {
         /// Print the verdict as one JSON object
         #[arg(long)]
         json: bool,
+    },
+    /// Go through a stage of the pipeline so often, for a profiler; prints how many events took part
+    Stage {
+        /// Which
+        #[arg(value_enum)]
+        stage: Stage,
+        /// How often
+        #[arg(long, default_value_t = 4)]
+        rounds: usize,
     },
     /// Measure what making and encoding an event costs, without Kafka
     Cost {
@@ -212,6 +222,12 @@ async fn run(command: Command) -> Result<ExitCode> {
                 tell(&verdict);
             }
             return Ok(if verdict.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) });
+        }
+        Command::Stage { stage, rounds } => {
+            let mut stages = Stages::new(4 * CHUNK);
+            let prepared = stages.prepare();
+            let events: usize = (0..rounds).map(|_| stages.counted_round(stage, &prepared)).sum();
+            println!("{events}");
         }
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }

@@ -13,7 +13,7 @@ use millrace_pipeline::{
     topic::TopicPipeline,
 };
 use millrace_producers::{Encoder, Event};
-use millrace_schemas::{CUSTOMER_V1, ORDER_EVENT_V1, PRODUCT_V1};
+use millrace_schemas::{CUSTOMER_V1, ORDER_EVENT_V1, OrderEvent, PRODUCT_V1};
 
 use crate::orders::{Lookups, Orders, Timeline, blank};
 use crate::reference::{CUSTOMERS, PRODUCTS};
@@ -24,6 +24,20 @@ pub const CHUNK: usize = 4096;
 const DUPLICATE_ONE_IN: usize = 20;
 const SCHEMA_ID: u32 = 1;
 const PARTITIONS: i32 = 4;
+const TIMELINE: Timeline = Timeline { start_ms: 1_767_225_600_000, spacing_us: 1000 };
+
+/// What is counted by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stage {
+    /// A chunk of values into columns.
+    Decode,
+    /// A chunk of values decoded, deduplicated, enriched and projected into the open batch.
+    Chunk,
+    /// A batch into the body of an insert.
+    Encode,
+    /// Events into values, as a producer does.
+    Publish,
+}
 
 /// Columns of the `orders` table and where they come from, as in the default configuration.
 const COLUMNS: [(&str, &str); 19] = [
@@ -65,7 +79,7 @@ impl Stages {
     #[must_use]
     #[allow(clippy::expect_used, reason = "schemas and columns are the project's own")]
     pub fn new(events: usize) -> Self {
-        let orders = Orders::new(1, Timeline { start_ms: 1_767_225_600_000, spacing_us: 1000 });
+        let orders = Orders::new(1, TIMELINE);
         let (mut event, mut lookups) = (blank(), Lookups::default());
         let encoder = Encoder::new(SCHEMA_ID).expect("the schema is valid");
         let values = (0..events).map(|at| {
@@ -126,6 +140,38 @@ impl Stages {
         self.close()
     }
 
+    /// Goes once through a stage; how many events took part. Its own instructions are what a profiler that counts them
+    /// under this name collects, without the setting up.
+    #[inline(never)]
+    pub fn counted_round(&mut self, stage: Stage, prepared: &Prepared) -> usize {
+        match stage {
+            Stage::Decode => self.decode().rows.num_rows(),
+            Stage::Chunk => {
+                self.process_next();
+                CHUNK
+            }
+            Stage::Encode => {
+                std::hint::black_box(Self::encode(&prepared.batch));
+                prepared.batch.num_rows()
+            }
+            Stage::Publish => prepared.publish(),
+        }
+    }
+
+    /// What [`Stages::counted_round`] works on.
+    ///
+    /// # Panics
+    /// Never: the schema is valid.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "the schema is the project's own")]
+    pub fn prepare(&mut self) -> Prepared {
+        let orders = Orders::new(1, TIMELINE);
+        let events = (0..CHUNK as u64).map(|n| orders.event(n)).collect();
+        let batch = self.batch();
+        self.take_over();
+        Prepared { batch, events, encoder: Encoder::new(SCHEMA_ID).expect("the schema is valid") }
+    }
+
     /// The body of an insert.
     ///
     /// # Panics
@@ -151,6 +197,28 @@ impl Stages {
             let index = self.pipeline.new_index()();
             self.pipeline.taken_over(attempt, partition, self.epoch, 0, index);
         }
+    }
+}
+
+/// A batch of all rows, and the events of a chunk.
+pub struct Prepared {
+    batch: RecordBatch,
+    events: Vec<OrderEvent>,
+    encoder: Encoder<OrderEvent>,
+}
+
+impl Prepared {
+    #[allow(clippy::expect_used, reason = "an event has a datum")]
+    fn publish(&self) -> usize {
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for event in &self.events {
+            key.clear();
+            value.clear();
+            event.write_key(&mut key);
+            self.encoder.encode(event, &mut value).expect("an event has a datum");
+            std::hint::black_box((&key, &value));
+        }
+        self.events.len()
     }
 }
 

@@ -8,6 +8,7 @@ mod cargo;
 mod chaos;
 mod clickhouse_serve;
 mod demo;
+mod instructions;
 mod interrupt;
 mod stack;
 mod test;
@@ -31,6 +32,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Chaos(chaos::Args),
+    Instructions(instructions::Args),
     /// Formatting, clippy and documentation as CI wants them
     Lint,
     /// Serve ClickHouse from libchdb, and restart it when it dies
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Lint => test::lint(),
         Command::ClickhouseServe(args) => clickhouse_serve::supervise(&args),
         Command::ClickhouseChild(args) => clickhouse_serve::serve(&args),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     cargo::{self, Programs},
-    chaos,
+    chaos, instructions,
     interrupt::Interrupt,
     stack::{DataDir, Options, Stack},
 };
@@ -80,6 +80,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut all_well = counted(unit, &mut counts)?;
     interrupt.check()?;
     if !args.unit {
+        say("instructions per event of each stage, against what they were");
+        let (passed, failed) = instructions::check(&instructions::build(args.install_missing)?)?;
+        counts.passed += passed;
+        counts.failed += failed;
+        interrupt.check()?;
         say("a stack for the tests, with fresh data");
         cargo::build(&["millrace-producers"])?;
         let programs = chaos::build(args.install_missing)?;

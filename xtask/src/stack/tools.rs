@@ -15,6 +15,7 @@ enum Tool {
     Npm,
     Tar,
     Faketime,
+    Valgrind,
 }
 
 impl Tool {
@@ -25,6 +26,7 @@ impl Tool {
             Self::Npm => "npm",
             Self::Tar => "tar",
             Self::Faketime => "libfaketime",
+            Self::Valgrind => "valgrind",
         }
     }
 
@@ -35,6 +37,7 @@ impl Tool {
             Self::Npm => "npm",
             Self::Tar => "tar",
             Self::Faketime => "faketime",
+            Self::Valgrind => "valgrind",
         }
     }
 
@@ -45,6 +48,7 @@ impl Tool {
             Self::Npm => "node",
             Self::Tar => "gnu-tar",
             Self::Faketime => "libfaketime",
+            Self::Valgrind => "valgrind",
         }
     }
 }
@@ -64,6 +68,15 @@ pub(crate) fn require(installing: bool, install_missing: bool) -> Result<PathBuf
 /// As [`require`].
 pub(crate) fn require_for_chaos(install_missing: bool) -> Result<()> {
     let missing = || if find("faketime").is_none() { vec![Tool::Faketime] } else { Vec::new() };
+    require_all(missing, install_missing)
+}
+
+/// Makes sure of what counts instructions.
+///
+/// # Errors
+/// As [`require`].
+pub(crate) fn require_for_instructions(install_missing: bool) -> Result<()> {
+    let missing = || if find("valgrind").is_none() { vec![Tool::Valgrind] } else { Vec::new() };
     require_all(missing, install_missing)
 }
 
