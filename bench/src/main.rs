@@ -64,6 +64,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what a file in bench/scenarios says; `cargo xtask bench` brings the stack for it
+    Scenario(millrace_bench::scenario::Args),
     /// Measure what making and encoding an event costs, without Kafka
     Cost {
         /// Events
@@ -161,6 +163,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             }
             return Ok(if verdict.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }
+        // It waits for other programs most of the time, and has no use for a runtime.
+        Command::Scenario(args) => return tokio::task::block_in_place(|| millrace_bench::scenario::run(&args)),
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -87,6 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             dir: DataDir::path_in_clone(Some("test"))?,
             fresh: true,
             install_missing: args.install_missing || cargo::in_ci(),
+            measured: false,
             interrupt: interrupt.clone(),
         })?;
         for suite in &ON_REAL_PARTS {
@@ -99,6 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             dir: DataDir::path_in_clone(Some("test-2"))?,
             fresh: true,
             install_missing: args.install_missing || cargo::in_ci(),
+            measured: false,
             interrupt: interrupt.clone(),
         })?;
         all_well &= cases(&programs, &[&stack, &second], &mut counts)?;

@@ -1,0 +1,188 @@
+//! Watches rows land in a table, by asking the server and not the system that lands them; and judges the outcome.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::meter::{Meter, Role};
+use super::result::{Outcome, Run};
+use super::spec::Check;
+use super::systems::System;
+use super::world::{Database, World};
+use crate::manifest::Manifest;
+
+/// Between two questions for the number of rows. The answer comes from the server's memory.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two looks at processes.
+const LOOK_AT_PROCESSES: Duration = Duration::from_secs(1);
+/// Nothing landing for this long while something is missing is a failure.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// When rows came. Times are seconds since the begin of the span.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Landed {
+    /// Each time that there were more rows: when, and how many.
+    pub(crate) rows: Vec<(f64, f64)>,
+    /// Memory of the consumer, in MiB.
+    pub(crate) memory: Vec<(f64, f64)>,
+    /// When everything had landed.
+    pub(crate) seconds: f64,
+}
+
+/// What has to land.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    pub(crate) rows: u64,
+    /// Records that a system which counts them has to be done with.
+    pub(crate) records: u64,
+}
+
+/// Rows in the table of events.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub(crate) fn rows_in(world: &World, database: &Database) -> Result<f64> {
+    let statement =
+        format!("SELECT total_rows FROM system.tables WHERE database = '{}' AND name = 'orders'", database.name);
+    Ok(world.clickhouse.numbers::<1>("system", &statement)?[0])
+}
+
+/// Waits until all is there.
+///
+/// # Errors
+/// If the system ends, nothing lands for a minute, or Ctrl-C comes.
+pub(crate) fn until_landed(
+    world: &World,
+    database: &Database,
+    system: &mut dyn System,
+    expected: Expected,
+    meter: &mut Meter,
+    begun: Instant,
+) -> Result<Landed> {
+    let mut landed = Landed::default();
+    let (mut moved, mut looked) = (Instant::now(), Instant::now());
+    let (mut rows, mut settled) = (0.0, 0);
+    loop {
+        let now = rows_in(world, database)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        if now > rows {
+            (rows, moved) = (now, Instant::now());
+            landed.rows.push((seconds, rows));
+        }
+        if rows >= expected.rows as f64 {
+            match system.settled() {
+                Some(now) if now < expected.records => {
+                    if now > settled {
+                        (settled, moved) = (now, Instant::now());
+                    }
+                }
+                _ => {
+                    landed.seconds = seconds;
+                    return Ok(landed);
+                }
+            }
+        }
+        if looked.elapsed() >= LOOK_AT_PROCESSES {
+            looked = Instant::now();
+            system.check()?;
+            let memory = meter.look();
+            landed.memory.extend(memory.get(&Role::Consumer).map(|mib| (seconds, *mib)));
+        }
+        if moved.elapsed() > STALLED {
+            bail!("nothing has landed for {STALLED:?}: {rows} rows of {}", expected.rows);
+        }
+        world.interrupt.pause(LOOK)?;
+    }
+}
+
+impl Landed {
+    /// Records per second from the first batch that was seen in the table to the last; what came with the first does not
+    /// count, since it was read before. `None` where all came at once.
+    pub(crate) fn records_per_second(&self, records: f64) -> Option<f64> {
+        let (first, last) = (self.rows.first()?, self.rows.last()?);
+        let seconds = last.0 - first.0;
+        (seconds > 0.0).then(|| records * (last.1 - first.1) / last.1 / seconds)
+    }
+}
+
+/// Writes down what the span has cost, per record.
+///
+/// # Errors
+/// If that cannot be told.
+pub(crate) fn account(run: &mut Run, meter: Meter, records: f64) -> Result<()> {
+    let (seconds, resident) = meter.stop()?;
+    let mut total = 0.0;
+    for (role, seconds) in seconds {
+        let us = seconds * 1e6 / records;
+        run.set(&format!("cpu_us_{}", role.name()), us);
+        // What the producer takes is the same for all, and what the harness takes is not theirs.
+        if matches!(role, Role::Consumer | Role::ClickHouse | Role::Kafka) {
+            total += us;
+        }
+    }
+    run.set("cpu_us_total", total);
+    for (role, mib) in resident {
+        run.set(&format!("memory_mib_{}", role.name()), mib);
+    }
+    Ok(())
+}
+
+/// Writes down what lies in the table, and compares it with what was sent.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub(crate) fn look_at_table(
+    run: &mut Run,
+    world: &World,
+    database: &Database,
+    manifest: &Manifest,
+    check: Check,
+) -> Result<()> {
+    let table = format!("database = '{}' AND table = 'orders'", database.name);
+    // Block numbers of a table partition are given one to each part that an insert makes, from 1.
+    let [parts_made, parts_active, bytes] = world.clickhouse.numbers("system", &format!(
+        "SELECT sum(made), sum(still), sum(bytes) FROM (SELECT max(max_block_number) AS made, countIf(active) AS still, \
+         sumIf(bytes_on_disk, active) AS bytes FROM parts WHERE {table} GROUP BY partition_id)"
+    ))?;
+    let [rows, ids] = world.clickhouse.numbers(&database.name, "SELECT count(), uniqExact(event_id) FROM orders")?;
+    run.set("rows", rows);
+    run.set("parts_made", parts_made);
+    run.set("parts_active_at_end", parts_active);
+    run.set("rows_per_part_made", rows / parts_made.max(1.0));
+    run.set("bytes_per_row", bytes / rows.max(1.0));
+    let mut outcome = Outcome {
+        events: manifest.events,
+        rows: rows as u64,
+        lost: manifest.events.saturating_sub(ids as u64),
+        doubled: (rows - ids) as u64,
+        duplicates_kept: 0,
+        wrong: None,
+        dead_letters_wrong: None,
+    };
+    if check == Check::Full {
+        let verdict = world.verify(manifest, database)?;
+        outcome = Outcome {
+            lost: verdict.lost,
+            doubled: verdict.doubled,
+            wrong: Some(verdict.wrong),
+            dead_letters_wrong: Some(
+                verdict.dead_letters_missing + verdict.dead_letters_unexpected + verdict.dead_letters_wrong,
+            ),
+            ..outcome
+        };
+    }
+    run.outcome = Some(outcome);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_first_batch_brought_does_not_count_for_the_speed_after_it() {
+        let landed = Landed { rows: vec![(3.0, 100.0), (4.0, 200.0), (5.0, 400.0)], ..Landed::default() };
+        assert_eq!(landed.records_per_second(800.0), Some(300.0));
+        assert_eq!(Landed { rows: vec![(3.0, 100.0)], ..Landed::default() }.records_per_second(100.0), None);
+    }
+}
