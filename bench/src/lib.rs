@@ -21,4 +21,5 @@ pub mod stack;
 
 pub mod verify;
 
+pub mod report;
 pub mod scenario;

@@ -51,6 +51,8 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
     let manifest = Manifest { dead_letter_topic: job.dead_letter_topic.clone(), ..filled.manifest.clone() };
     let records = manifest.delivered as f64;
     run.set("events", records);
+    run.set("partitions", manifest.end_offsets.len() as f64);
+    run.set("consumers", f64::from(variant.consumers));
     let with_rows =
         if systems::deduplicates(variant.system) { manifest.events } else { manifest.events + manifest.duplicates };
     let expected = Expected { rows: with_rows, records: manifest.delivered };
@@ -66,6 +68,7 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
         run.set("seconds", landed.seconds);
         run.set("events_per_second_from_start", records / landed.seconds);
         run.set("first_row_after_seconds", landed.rows.first().map_or(0.0, |first| first.0));
+        // Where there are too few steps to tell, all of the time counts.
         run.set("events_per_second", landed.records_per_second(records).unwrap_or(records / landed.seconds));
         run.series.push(Series::new("rows", landed.rows.iter().copied()));
         run.series.push(Series::new("memory_mib", landed.memory.iter().copied()));

@@ -7,14 +7,17 @@ use anyhow::{Result, bail};
 use super::meter::{Meter, Role};
 use super::result::{Outcome, Run};
 use super::spec::Check;
+use super::stats::slope;
 use super::systems::System;
 use super::world::{Database, World};
 use crate::manifest::Manifest;
 
-/// Between two questions for the number of rows. The answer comes from the server's memory.
-const LOOK: Duration = Duration::from_millis(100);
+/// Between two questions for the number of rows; one takes the server 2 ms of processor time.
+const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at processes.
 const LOOK_AT_PROCESSES: Duration = Duration::from_secs(1);
+/// Fewer steps make no line.
+const STEPS_MIN: usize = 5;
 /// Nothing landing for this long while something is missing is a failure.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -96,12 +99,14 @@ pub(crate) fn until_landed(
 }
 
 impl Landed {
-    /// Records per second from the first batch that was seen in the table to the last; what came with the first does not
-    /// count, since it was read before. `None` where all came at once.
+    /// Records per second once rows have begun to come: the slope of the straight line through what was in the table each
+    /// time that it grew (least squares). `None` where it grew fewer than [`STEPS_MIN`] times.
+    ///
+    /// The first and the last batch alone say little where there are only ten: half of the error of such a figure would be
+    /// whether two inserts ended together.
     pub(crate) fn records_per_second(&self, records: f64) -> Option<f64> {
-        let (first, last) = (self.rows.first()?, self.rows.last()?);
-        let seconds = last.0 - first.0;
-        (seconds > 0.0).then(|| records * (last.1 - first.1) / last.1 / seconds)
+        let all = self.rows.last()?.1;
+        (self.rows.len() >= STEPS_MIN).then(|| slope(&self.rows) / all * records)
     }
 }
 
@@ -180,9 +185,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_first_batch_brought_does_not_count_for_the_speed_after_it() {
-        let landed = Landed { rows: vec![(3.0, 100.0), (4.0, 200.0), (5.0, 400.0)], ..Landed::default() };
-        assert_eq!(landed.records_per_second(800.0), Some(300.0));
-        assert_eq!(Landed { rows: vec![(3.0, 100.0)], ..Landed::default() }.records_per_second(100.0), None);
+    fn the_speed_is_that_of_the_rows_after_the_first_and_needs_a_few_steps() {
+        let rows: Vec<(f64, f64)> = (1..=6).map(|n| (3.0 + f64::from(n), 100.0 * f64::from(n))).collect();
+        let landed = Landed { rows: rows.clone(), ..Landed::default() };
+        assert!((landed.records_per_second(1200.0).unwrap() - 200.0).abs() < 1e-9);
+        assert_eq!(Landed { rows: rows[..4].to_vec(), ..Landed::default() }.records_per_second(100.0), None);
     }
 }

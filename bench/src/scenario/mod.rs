@@ -14,7 +14,7 @@ mod meter;
 mod prober;
 mod proc;
 mod restart;
-mod result;
+pub(crate) mod result;
 mod scrape;
 mod spec;
 mod stats;
@@ -85,12 +85,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let mut scenario = if args.quick { scenario.quick() } else { scenario };
         scenario.runs = args.runs.unwrap_or(scenario.runs);
         let report = measure(args, &scenario, &machine, &interrupt)?;
-        all_well &= report.runs.iter().all(Run::is_right);
-        tell_goals(&report);
-        write(args, &report)?;
+        // What was cut short takes no place of what was not.
         if interrupt.requested() {
             break;
         }
+        all_well &= report.runs.iter().all(Run::is_right);
+        tell_goals(&report);
+        write(args, &report)?;
     }
     Ok(if all_well && !interrupt.requested() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

@@ -112,6 +112,11 @@ impl Run {
         figures.into_iter().for_each(|(name, value)| self.set(&name, value));
     }
 
+    /// Seconds and values; none if it was not sampled.
+    pub(crate) fn points(&self, series: &str) -> &[(f64, f64)] {
+        self.series.iter().find(|known| known.name == series).map_or(&[], |known| &known.points)
+    }
+
     /// Whether it came to its end, and nothing was lost, doubled or wrong.
     pub(crate) fn is_right(&self) -> bool {
         self.failure.is_none() && self.outcome.as_ref().is_none_or(Outcome::is_right)
