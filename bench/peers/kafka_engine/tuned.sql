@@ -1,6 +1,7 @@
--- ClickHouse's Kafka engine with what its users are told to set for a busy topic: big blocks, flushed every
--- second, and as many consumers as the machine has cores, each in a thread of its own. Columns are those of the Avro schema and no others: given one column that
--- the schema lacks, the engine (26.7) rebalances for ever. Names in @…@ are filled in by the runner.
+-- ClickHouse's Kafka engine with what its users are told to set for a busy topic: as many consumers as the machine has
+-- cores, whose rows are joined in blocks of up to a million. On two cores this beats a thread per consumer
+-- (kafka_thread_per_consumer = 1: smaller blocks, 20.9 instead of 17.2 µs per event) and a flush every second.
+-- Columns as in vanilla.sql. Names in @…@ are filled in by the runner.
 CREATE TABLE orders_queue
 (
     event_id UUID,
@@ -24,10 +25,8 @@ SETTINGS
     kafka_format = 'AvroConfluent',
     format_avro_schema_registry_url = '@REGISTRY@',
     kafka_num_consumers = 2,
-    kafka_thread_per_consumer = 1,
-    kafka_max_block_size = 500000,
-    kafka_poll_max_batch_size = 100000,
-    kafka_flush_interval_ms = 1000;
+    kafka_max_block_size = 1000000,
+    kafka_poll_max_batch_size = 65536;
 
 CREATE MATERIALIZED VIEW orders_mv TO orders AS
 SELECT

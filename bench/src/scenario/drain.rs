@@ -68,8 +68,7 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
         run.set("seconds", landed.seconds);
         run.set("events_per_second_from_start", records / landed.seconds);
         run.set("first_row_after_seconds", landed.rows.first().map_or(0.0, |first| first.0));
-        // Where there are too few steps to tell, all of the time counts.
-        run.set("events_per_second", landed.records_per_second(records).unwrap_or(records / landed.seconds));
+        run.set("events_per_second", landed.records_per_second(records).unwrap_or_default());
         run.series.push(Series::new("rows", landed.rows.iter().copied()));
         run.series.push(Series::new("memory_mib", landed.memory.iter().copied()));
     }

@@ -17,7 +17,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at processes.
 const LOOK_AT_PROCESSES: Duration = Duration::from_secs(1);
 /// Fewer steps make no line.
-const STEPS_MIN: usize = 5;
+const STEPS_MIN: usize = 4;
+const NEARLY_ALL: f64 = 0.99;
 /// Nothing landing for this long while something is missing is a failure.
 const STALLED: Duration = Duration::from_secs(60);
 
@@ -99,14 +100,18 @@ pub(crate) fn until_landed(
 }
 
 impl Landed {
-    /// Records per second once rows have begun to come: the slope of the straight line through what was in the table each
-    /// time that it grew (least squares). `None` where it grew fewer than [`STEPS_MIN`] times.
+    /// Records per second while there was work: the slope of the straight line (least squares) through what was in the table
+    /// each time that it grew, up to nearly all; where it grew only a few times, all of the time until then counts instead.
     ///
     /// The first and the last batch alone say little where there are only ten: half of the error of such a figure would be
-    /// whether two inserts ended together.
+    /// whether two inserts ended together. And a system that collects a block may wait for seconds with the last few rows.
     pub(crate) fn records_per_second(&self, records: f64) -> Option<f64> {
         let all = self.rows.last()?.1;
-        (self.rows.len() >= STEPS_MIN).then(|| slope(&self.rows) / all * records)
+        let nearly = self.rows.iter().position(|point| point.1 >= all * NEARLY_ALL)?;
+        let steps = &self.rows[..=nearly];
+        let last = steps[nearly];
+        let rows_per_second = if steps.len() >= STEPS_MIN { slope(steps) } else { last.1 / last.0 };
+        Some(rows_per_second / all * records)
     }
 }
 
@@ -185,10 +190,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_speed_is_that_of_the_rows_after_the_first_and_needs_a_few_steps() {
-        let rows: Vec<(f64, f64)> = (1..=6).map(|n| (3.0 + f64::from(n), 100.0 * f64::from(n))).collect();
-        let landed = Landed { rows: rows.clone(), ..Landed::default() };
-        assert!((landed.records_per_second(1200.0).unwrap() - 200.0).abs() < 1e-9);
-        assert_eq!(Landed { rows: rows[..4].to_vec(), ..Landed::default() }.records_per_second(100.0), None);
+    fn the_speed_is_that_of_the_rows_after_the_first_and_without_the_wait_for_the_last_few() {
+        let mut rows: Vec<(f64, f64)> = (1..=6).map(|n| (3.0 + f64::from(n), 1000.0 * f64::from(n))).collect();
+        rows.push((20.0, 6001.0));
+        let speed =
+            |rows: &[(f64, f64)]| Landed { rows: rows.to_vec(), ..Landed::default() }.records_per_second(12_002.0);
+        assert!((speed(&rows).unwrap() - 2000.0).abs() < 1e-9);
+        // Two steps make no line: 6,000 rows in nine seconds.
+        assert!((speed(&rows[5..]).unwrap() - 2.0 * 6000.0 / 9.0).abs() < 1e-9);
+        assert_eq!(speed(&[]), None);
     }
 }
