@@ -1,13 +1,15 @@
 //! The tables of `bench/README.md`, from the results. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::pictures::{Drawn, variants};
 use super::svg::number;
-use crate::scenario::result::{Report, Run};
+use crate::scenario::result::{Outcome, Report, Run};
 
-/// Columns of the table of a report: heading, figure. Those that no variant has are left out.
-const COLUMNS: [(&str, &str); 24] = [
+/// Columns of the first table of a report: heading, figure. Those that no variant has are left out.
+const SPEED: [(&str, &str); 16] = [
     ("events/s", "events_per_second"),
-    ("events/s from start", "events_per_second_from_start"),
+    ("from start", "events_per_second_from_start"),
     ("offered/s", "offered_per_second"),
     ("held", "held"),
     ("most lag, events", "lag_events_max"),
@@ -22,11 +24,15 @@ const COLUMNS: [(&str, &str); 24] = [
     ("Kafka", "cpu_us_kafka"),
     ("together", "cpu_us_total"),
     ("producer", "cpu_us_producer"),
+];
+/// Of the second.
+const SPACE: [(&str, &str); 9] = [
     ("memory MiB: consumer", "memory_mib_consumer"),
     ("ClickHouse", "memory_mib_clickhouse"),
     ("Kafka", "memory_mib_kafka"),
-    ("growth MiB/h", "memory_growth_mib_per_hour"),
-    ("bytes/row", "bytes_per_row"),
+    ("producer", "memory_mib_producer"),
+    ("consumer grows MiB/h", "memory_growth_mib_per_hour"),
+    ("disk bytes/row", "bytes_per_row"),
     ("parts made", "parts_made"),
     ("rows/part made", "rows_per_part_made"),
     ("rows/insert", "rows_per_batch"),
@@ -59,7 +65,7 @@ pub(super) fn section(report: &Report, pictures: &[Drawn]) -> String {
             text += &format!("| {} | {measured} | {verdict} |\n", reached.goal.text);
         }
     }
-    text += &table(report);
+    text += &tables(report);
     text += &failures(report);
     text
 }
@@ -69,61 +75,75 @@ fn capital(words: &str) -> String {
     characters.next().map_or(String::new(), |first| first.to_uppercase().chain(characters).collect())
 }
 
-/// Medians by variant, and what was lost, doubled or wrong in all runs together.
-fn table(report: &Report) -> String {
-    let figure = |variant: &str, name: &str| report.medians.get(variant).and_then(|figures| figures.get(name)).copied();
-    let variants = variants(report);
-    let has = |name: &str| variants.iter().any(|variant| figure(variant, name).is_some());
-    let mut columns: Vec<(String, String)> = COLUMNS
-        .iter()
-        .filter(|(_, name)| has(name))
-        .map(|(head, name)| ((*head).to_owned(), (*name).to_owned()))
-        .collect();
-    if columns.is_empty() {
+/// A heading and the figure below it.
+type Column = (String, String);
+
+/// Medians by variant: speed and cost with what was lost, doubled or wrong in all runs together, then memory and disk.
+fn tables(report: &Report) -> String {
+    let known = |columns: &[(&str, &str)]| -> Vec<Column> {
+        let has = |name: &str| report.medians.values().any(|figures| figures.contains_key(name));
+        let known = columns.iter().filter(|(_, name)| has(name));
+        known.map(|(head, name)| ((*head).to_owned(), (*name).to_owned())).collect()
+    };
+    let (mut speed, space) = (known(&SPEED), known(&SPACE));
+    if speed.is_empty() {
         // A program of its own: its figures by their own names.
-        let names = report.medians.values().flat_map(|figures| figures.keys().cloned());
-        let names: std::collections::BTreeSet<String> = names.collect();
-        columns = names.into_iter().map(|name| (name.replace('_', " "), name)).collect();
+        let names: BTreeSet<&String> = report.medians.values().flat_map(BTreeMap::keys).collect();
+        speed = names.into_iter().map(|name| (name.replace('_', " "), name.clone())).collect();
     }
     let outcomes = report.runs.iter().any(|run| run.outcome.is_some());
-    let mut text = String::from("\n| |");
-    let mut rule = String::from("| --- |");
-    for (head, _) in &columns {
-        text += &format!(" {head} |");
-        rule += " ---: |";
-    }
-    if outcomes {
-        text += " lost | doubled | duplicates kept | wrong |";
-        rule += " ---: | ---: | ---: | ---: |";
-    }
-    text += &format!(" runs, failed |\n{rule} ---: |\n");
-    for variant in variants {
-        text += &format!("| {variant} |");
-        for (_, name) in &columns {
-            text += &format!(" {} |", figure(variant, name).map_or("-".to_owned(), number));
-        }
-        let runs: Vec<&Run> = report.runs.iter().filter(|run| run.variant == variant).collect();
-        if outcomes {
-            text += &correctness(&runs);
-        }
+    let mut text = table(report, &speed, |runs| {
         let failed = runs.iter().filter(|run| run.failure.is_some()).count();
-        text += &format!(" {}, {failed} |\n", runs.len());
+        let correctness = if outcomes { correctness(runs) } else { Vec::new() };
+        let counts = [("runs", runs.len().to_string()), ("failed", failed.to_string())];
+        correctness.into_iter().chain(counts).collect()
+    });
+    if !space.is_empty() {
+        text += &table(report, &space, |_| Vec::new());
     }
     text
 }
 
-/// Sums over the runs; a dash where nobody looked.
-fn correctness(runs: &[&Run]) -> String {
-    let outcomes: Vec<_> = runs.iter().filter_map(|run| run.outcome.as_ref()).collect();
-    if outcomes.is_empty() {
-        return " - | - | - | - |".to_owned();
+/// One of them; `more` are columns behind those of the medians, from all runs of a variant.
+fn table(report: &Report, columns: &[Column], more: impl Fn(&[&Run]) -> Vec<(&'static str, String)>) -> String {
+    let (mut head, mut body) = (String::new(), String::new());
+    for variant in variants(report) {
+        let runs: Vec<&Run> = report.runs.iter().filter(|run| run.variant == variant).collect();
+        let figures = report.medians.get(variant);
+        let cell = |name: &str| {
+            figures.and_then(|figures| figures.get(name)).map_or("-".to_owned(), |value| shown(name, *value))
+        };
+        let cells = columns.iter().map(|(head, name)| (head.as_str(), cell(name))).chain(more(&runs));
+        let (heads, cells): (Vec<&str>, Vec<String>) = cells.unzip();
+        if head.is_empty() {
+            head = format!("\n| | {} |\n| --- |{}\n", heads.join(" | "), " ---: |".repeat(heads.len()));
+        }
+        body += &format!("| {variant} | {} |\n", cells.join(" | "));
     }
-    let sum = |of: fn(&crate::scenario::result::Outcome) -> u64| {
-        number(outcomes.iter().map(|one| of(one)).sum::<u64>() as f64)
+    head + &body
+}
+
+fn shown(name: &str, value: f64) -> String {
+    match (name, value) {
+        ("held", 1.0) => "yes".to_owned(),
+        ("held", _) => "no".to_owned(),
+        _ => number(value),
+    }
+}
+
+/// Sums over the runs; a dash where nobody looked.
+fn correctness(runs: &[&Run]) -> Vec<(&'static str, String)> {
+    let outcomes: Vec<&Outcome> = runs.iter().filter_map(|run| run.outcome.as_ref()).collect();
+    let sum = |of: fn(&Outcome) -> Option<u64>| {
+        let values: Vec<u64> = outcomes.iter().filter_map(|outcome| of(outcome)).collect();
+        if values.is_empty() { "-".to_owned() } else { number(values.iter().sum::<u64>() as f64) }
     };
-    let wrong: Vec<u64> = outcomes.iter().filter_map(|outcome| outcome.wrong).collect();
-    let wrong = if wrong.is_empty() { "-".to_owned() } else { number(wrong.iter().sum::<u64>() as f64) };
-    format!(" {} | {} | {} | {wrong} |", sum(|one| one.lost), sum(|one| one.doubled), sum(|one| one.duplicates_kept))
+    vec![
+        ("lost", sum(|outcome| Some(outcome.lost))),
+        ("doubled", sum(|outcome| Some(outcome.doubled))),
+        ("duplicates kept", sum(|outcome| Some(outcome.duplicates_kept))),
+        ("wrong", sum(|outcome| outcome.wrong)),
+    ]
 }
 
 /// What went wrong, run by run.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::landing::{Expected, account, look_at_table, until_landed};
 use super::meter::{Meter, Role};
-use super::result::{Run, Series};
+use super::result::{Figures, Run, Series};
 use super::spec::{Check, Drain, Load, SystemName, Variant};
 use super::systems::{self, Job};
 use super::world::{Filled, World};
@@ -63,7 +63,8 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
     system.pids().into_iter().for_each(|pid| meter.add(Role::Consumer, pid));
     let landed = until_landed(world, &database, system.as_mut(), expected, &mut meter, begun);
     account(run, meter, records)?;
-    run.extend(system.figures());
+    // The age of what has waited says nothing.
+    run.extend(without_freshness(system.figures()));
     if let Ok(landed) = &landed {
         run.set("seconds", landed.seconds);
         run.set("events_per_second_from_start", records / landed.seconds);
@@ -72,7 +73,7 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
         run.series.push(Series::new("rows", landed.rows.iter().copied()));
         run.series.push(Series::new("memory_mib", landed.memory.iter().copied()));
     }
-    system.stop()?;
+    let stopped = system.stop();
     // Duplicates of peers are no fault of theirs when they were sent; so only what is beyond them is doubled.
     look_at_table(run, world, &database, &manifest, check_for(variant.system, check))?;
     if !systems::deduplicates(variant.system)
@@ -81,7 +82,13 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
         outcome.duplicates_kept = outcome.doubled.min(manifest.duplicates);
         outcome.doubled -= outcome.duplicates_kept;
     }
-    landed.map(drop)
+    landed.and(stopped)
+}
+
+/// Figures but those of freshness.
+pub(crate) fn without_freshness(mut figures: Figures) -> Figures {
+    figures.retain(|name, _| !name.starts_with("own_freshness"));
+    figures
 }
 
 /// Rows without enrichment cannot be compared column by column.

@@ -16,6 +16,8 @@ use super::systems::{Job, Millrace, System};
 use super::world::{Filled, SEED, World};
 use crate::manifest::Manifest;
 
+/// At most so many make the curve of the speed.
+const POINTS: usize = 60;
 /// Between two samples.
 const LOOK: Duration = Duration::from_millis(500);
 /// Nothing landing for this long while something is missing is a failure.
@@ -180,7 +182,9 @@ impl Samples {
         run.set("lag_events_max", most(&self.lag));
         run.set("lag_events_at_end_of_load", self.lag.last().map_or(0.0, |last| last.1));
         run.set("lag_growth_events_per_second", slope(second_half(&self.lag)));
-        let landed = self.settled.iter().zip(self.settled.iter().skip(1));
+        // Rows come in batches: between two samples there may be none or many, so the speed is that of longer times.
+        let far_apart: Vec<&(f64, f64)> = self.settled.iter().step_by(self.settled.len() / POINTS + 1).collect();
+        let landed = far_apart.iter().zip(far_apart.iter().skip(1));
         let landed = landed.map(|(before, after)| (after.0, (after.1 - before.1) / (after.0 - before.0)));
         run.series.push(Series::new("landed_per_second", landed));
         run.series.push(Series::new("lag_events", self.lag.iter().copied()));

@@ -111,7 +111,6 @@ impl System for Millrace {
             ("own_freshness_p99_ms", scrape::quantile(&freshness, 0.99).map(|seconds| seconds * 1000.0)),
             ("own_freshness_p999_ms", scrape::quantile(&freshness, 0.999).map(|seconds| seconds * 1000.0)),
             ("insert_retries", Some(scrape::sum(&text, "millrace_insert_retries_total"))),
-            ("dedup_ids", Some(scrape::sum(&text, "millrace_dedup_ids"))),
         ] {
             figures.extend(value.map(|value| (name.to_owned(), value)));
         }
