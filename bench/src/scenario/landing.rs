@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const LOOK_AT_PROCESSES: Duration = Duration::from_secs(1);
 /// Fewer steps make no line.
 const STEPS_MIN: usize = 4;
+/// Different ids that are counted with some hundred MB.
+const IDS_AT_ONCE: f64 = 10_000_000.0;
 const NEARLY_ALL: f64 = 0.99;
 /// Nothing landing for this long while something is missing is a failure.
 const STALLED: Duration = Duration::from_secs(60);
@@ -137,6 +139,24 @@ pub(crate) fn account(run: &mut Run, meter: Meter, records: f64) -> Result<()> {
     Ok(())
 }
 
+/// Rows and different ids. They are counted in portions: the set of 100 million ids is larger than the server's memory.
+///
+/// # Errors
+/// If ClickHouse does not answer.
+pub(crate) fn count(world: &World, database: &Database) -> Result<(f64, f64)> {
+    let portions = (rows_in(world, database)? / IDS_AT_ONCE) as u32 + 1;
+    let (mut rows, mut ids) = (0.0, 0.0);
+    for portion in 0..portions {
+        let statement = format!(
+            "SELECT count(), uniqExact(event_id) FROM orders WHERE cityHash64(event_id) % {portions} = {portion}"
+        );
+        let [rows_here, ids_here] = world.clickhouse.numbers(&database.name, &statement)?;
+        rows += rows_here;
+        ids += ids_here;
+    }
+    Ok((rows, ids))
+}
+
 /// Writes down what lies in the table, and compares it with what was sent.
 ///
 /// # Errors
@@ -154,7 +174,7 @@ pub(crate) fn look_at_table(
         "SELECT sum(made), sum(still), sum(bytes) FROM (SELECT max(max_block_number) AS made, countIf(active) AS still, \
          sumIf(bytes_on_disk, active) AS bytes FROM parts WHERE {table} GROUP BY partition_id)"
     ))?;
-    let [rows, ids] = world.clickhouse.numbers(&database.name, "SELECT count(), uniqExact(event_id) FROM orders")?;
+    let (rows, ids) = count(world, database)?;
     run.set("rows", rows);
     run.set("parts_made", parts_made);
     run.set("parts_active_at_end", parts_active);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::drain::without_freshness;
-use super::landing::{Expected, account, rows_in, until_landed};
+use super::landing::{Expected, account, count, rows_in, until_landed};
 use super::meter::{Meter, Role};
 use super::result::{Outcome, Run};
 use super::spec::{Restart, ids_name};
@@ -72,13 +72,12 @@ fn measure(world: &World, restart: &Restart, ids: u64, run: &mut Run) -> Result<
     account(run, meter, ids.max(1) as f64)?;
     run.extend(without_freshness(second.figures()));
     Box::new(second).stop()?;
-    let rows = rows_in(world, &database)? as u64;
-    // Counting different ids of so many rows would take more memory than the server has: surplus and shortage are told.
+    let (rows, found) = count(world, &database)?;
     run.outcome = Some(Outcome {
         events: all,
-        rows,
-        lost: all.saturating_sub(rows),
-        doubled: rows.saturating_sub(all),
+        rows: rows as u64,
+        lost: all.saturating_sub(found as u64),
+        doubled: (rows - found) as u64,
         ..Outcome::default()
     });
     Ok(())
