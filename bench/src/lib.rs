@@ -2,6 +2,7 @@
 //! recomputes what must be in the table instead of remembering it. It never links the consumer.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "the runner of scenarios talks to who waits for it")]
 
 pub mod random;
 pub mod zipf;
@@ -24,3 +25,6 @@ pub mod stack;
 pub mod stages;
 
 pub mod verify;
+
+pub mod report;
+pub mod scenario;

@@ -87,6 +87,10 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         rounds: usize,
     },
+    /// Measure what a file in bench/scenarios says; `cargo xtask bench` brings the stack for it
+    Scenario(millrace_bench::scenario::Args),
+    /// Write the tables and pictures of bench/README.md anew, from bench/results/*.json
+    Report(millrace_bench::report::Args),
     /// Measure what making and encoding an event costs, without Kafka
     Cost {
         /// Events
@@ -229,6 +233,9 @@ async fn run(command: Command) -> Result<ExitCode> {
             let events: usize = (0..rounds).map(|_| stages.counted_round(stage, &prepared)).sum();
             println!("{events}");
         }
+        // It waits for other programs most of the time, and has no use for a runtime.
+        Command::Scenario(args) => return tokio::task::block_in_place(|| millrace_bench::scenario::run(&args)),
+        Command::Report(args) => millrace_bench::report::run(&args)?,
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }
     Ok(ExitCode::SUCCESS)

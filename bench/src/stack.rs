@@ -18,6 +18,8 @@ pub struct Stack {
     pub database: String,
     /// A user who may read everything.
     pub admin: User,
+    /// A user who may do what a consumer needs.
+    pub pipeline: User,
 }
 
 /// A user of ClickHouse.

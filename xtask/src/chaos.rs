@@ -60,6 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         dir: DataDir::path_in_clone(Some("chaos"))?,
         fresh: true,
         install_missing: args.install_missing || cargo::in_ci(),
+        measured: false,
         interrupt: interrupt.clone(),
     })?;
     let mut command = command(&programs, &stack)?;

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool: what it prints is what it is for")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod bench;
 mod cargo;
 mod chaos;
 mod clickhouse_serve;
@@ -33,6 +34,7 @@ enum Command {
     Test(test::Args),
     Chaos(chaos::Args),
     Instructions(instructions::Args),
+    Bench(bench::Args),
     /// Formatting, clippy and documentation as CI wants them
     Lint,
     /// Serve ClickHouse from libchdb, and restart it when it dies
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Instructions(args) => instructions::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Lint => test::lint(),
         Command::ClickhouseServe(args) => clickhouse_serve::supervise(&args),
         Command::ClickhouseChild(args) => clickhouse_serve::serve(&args),

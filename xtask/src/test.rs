@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             dir: DataDir::path_in_clone(Some("test"))?,
             fresh: true,
             install_missing: args.install_missing || cargo::in_ci(),
+            measured: false,
             interrupt: interrupt.clone(),
         })?;
         for suite in &ON_REAL_PARTS {
@@ -104,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             dir: DataDir::path_in_clone(Some("test-2"))?,
             fresh: true,
             install_missing: args.install_missing || cargo::in_ci(),
+            measured: false,
             interrupt: interrupt.clone(),
         })?;
         all_well &= cases(&programs, &[&stack, &second], &mut counts)?;

@@ -5,6 +5,7 @@
 
 mod plain_consumer;
 mod replay;
+mod scenarios;
 mod stand_in;
 
 use std::path::Path;

@@ -88,6 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         dir: dir.clone(),
         fresh: true,
         install_missing: args.install_missing || cargo::in_ci(),
+        measured: false,
         interrupt: interrupt.clone(),
     })?;
     let demo = Demo { args, stack: &stack, dir: &dir, programs: &programs, interrupt: &interrupt };

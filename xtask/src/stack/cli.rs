@@ -91,6 +91,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<ExitCode> {
         dir,
         fresh: args.fresh,
         install_missing: args.install_missing || crate::cargo::in_ci(),
+        measured: false,
         interrupt: interrupt.clone(),
     })?;
     if stack.was_up() {

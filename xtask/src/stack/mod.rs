@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) fresh: bool,
     /// Install missing tools with apt-get if we may.
     pub(crate) install_missing: bool,
+    /// Let Kafka's compiler optimise, which pays only where it is measured for minutes.
+    pub(crate) measured: bool,
     pub(crate) interrupt: Interrupt,
 }
 
@@ -91,7 +93,8 @@ impl Stack {
             Part::ALL.into_iter().filter(|part| *part != Part::Prometheus || prometheus.is_some()).collect();
 
         let ports = choose_ports(&dir)?;
-        let site = Site { dir: &dir, ports, cache: &cache, java: &java, prometheus: prometheus.as_deref() };
+        let measured = options.measured;
+        let site = Site { dir: &dir, ports, cache: &cache, java: &java, prometheus: prometheus.as_deref(), measured };
         let started = site.start(&parts, &options.interrupt)?;
         clickhouse::create_database(&dir, &ports)?;
         let file = StackFile::new(&dir, &ports, prometheus.is_some());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,9 @@ impl Launch {
             hash.update((bytes.len() as u64).to_be_bytes());
             hash.update(bytes);
         };
-        add(self.program.as_os_str().as_encoded_bytes());
+        // This program itself goes by the id of the process that starts the part, another one each time.
+        let program = if self.program.starts_with("/proc") { Path::new("xtask") } else { &self.program };
+        add(program.as_os_str().as_encoded_bytes());
         for arg in &self.args {
             add(arg.as_encoded_bytes());
         }
@@ -66,5 +68,22 @@ impl Launch {
             add(content.as_bytes());
         }
         hex(&hash.finalize())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fingerprint(program: &str) -> String {
+        let program = PathBuf::from(program);
+        let part = Part::ClickHouse;
+        Launch { part, program, args: Vec::new(), env: BTreeMap::new(), config: Vec::new() }.fingerprint()
+    }
+
+    #[test]
+    fn a_part_is_the_same_whichever_process_of_this_program_starts_it() {
+        assert_eq!(fingerprint("/proc/1/exe"), fingerprint("/proc/2/exe"));
+        assert_ne!(fingerprint("/usr/bin/java"), fingerprint("/opt/bin/java"));
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Site<'a> {
     pub(super) cache: &'a Cache,
     pub(super) java: &'a Path,
     pub(super) prometheus: Option<&'a Path>,
+    /// See [`super::Options`].
+    pub(super) measured: bool,
 }
 
 /// A part that does not answer yet.
@@ -87,7 +89,7 @@ impl Site<'_> {
         let kafka = self.cache.folder(Software::Kafka);
         let apicurio = self.cache.folder(Software::Apicurio);
         match part {
-            Part::Kafka => kafka::prepare(self.dir, &self.ports, self.java, &kafka),
+            Part::Kafka => kafka::prepare(self.dir, &self.ports, self.java, &kafka, self.measured),
             Part::Registry => registry::prepare(self.dir, &self.ports, self.java, &apicurio),
             Part::ClickHouse => clickhouse::prepare(self.dir, &self.ports, &self.cache.libchdb()),
             Part::Prometheus => {

@@ -1,0 +1,109 @@
+//! `cargo xtask bench`: builds the programs, brings a stack of its own up, and has `millrace-bench scenario` measure.
+
+use std::{
+    process::{Child, Command, ExitCode, ExitStatus},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    cargo,
+    interrupt::Interrupt,
+    stack::{DataDir, Options, Stack, clone_root},
+};
+
+/// How long the runner may take to end all that it started.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Measure speed, cost, freshness and memory on real parts
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name of a file in bench/scenarios, or `all`; --list shows them
+    #[arg(long, default_value = "all")]
+    scenario: String,
+    /// The results as one line of JSON per scenario on standard output
+    #[arg(long)]
+    json: bool,
+    /// Repeat so many times instead of as the scenario says
+    #[arg(long)]
+    runs: Option<u32>,
+    /// Few events, for a look whether it works; nothing is written to bench/results
+    #[arg(long)]
+    quick: bool,
+    /// List the scenarios and their goals
+    #[arg(long)]
+    list: bool,
+    /// Only write the tables and pictures of bench/README.md anew, from bench/results/*.json
+    #[arg(long)]
+    report: bool,
+    /// Leave the stack running
+    #[arg(long)]
+    keep: bool,
+    /// Install missing tools with apt-get (as root; environment CI=true does the same)
+    #[arg(long)]
+    install_missing: bool,
+}
+
+/// # Errors
+/// If the programs cannot be built or the stack cannot be brought up. Runs that fail are an exit status.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let interrupt = Interrupt::install().context("cannot watch for Ctrl-C")?;
+    let programs = cargo::build(&["millrace-consumers", "millrace-bench"])?;
+    let mut command = Command::new(programs.path("millrace-bench"));
+    command.current_dir(clone_root()?);
+    if args.report {
+        return exit_code(command.arg("report").status().context("start millrace-bench")?);
+    }
+    command.args(["scenario", &args.scenario]);
+    if args.list {
+        return exit_code(command.arg("--list").status().context("start millrace-bench")?);
+    }
+    let stack = Stack::up(&Options {
+        dir: DataDir::path_in_clone(Some("bench"))?,
+        fresh: true,
+        install_missing: args.install_missing || cargo::in_ci(),
+        measured: true,
+        interrupt: interrupt.clone(),
+    })?;
+    command.arg("--stack").arg(stack.path());
+    command.args(args.json.then_some("--json")).args(args.quick.then_some("--quick"));
+    if let Some(runs) = args.runs {
+        command.args(["--runs", &runs.to_string()]);
+    }
+    let status = wait(command.spawn().context("start millrace-bench")?, &interrupt)?;
+    if args.keep {
+        eprintln!("left running: {}", stack.path().display());
+        stack.keep();
+    } else {
+        stack.stop()?;
+    }
+    exit_code(status)
+}
+
+/// Waits for the runner; when we are to stop, so is it, and it ends what it started.
+fn wait(mut runner: Child, interrupt: &Interrupt) -> Result<ExitStatus> {
+    let mut told: Option<Instant> = None;
+    loop {
+        if let Some(status) = runner.try_wait().context("wait for millrace-bench")? {
+            return Ok(status);
+        }
+        match told {
+            None if interrupt.requested() => {
+                kill_process(Pid::from_child(&runner), Signal::TERM).context("ask millrace-bench to end")?;
+                told = Some(Instant::now());
+            }
+            Some(since) if since.elapsed() > ENDS_WITHIN => {
+                runner.kill().context("kill millrace-bench")?;
+                bail!("millrace-bench did not end within {ENDS_WITHIN:?} of SIGTERM");
+            }
+            _ => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> Result<ExitCode> {
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
