@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const WINDOW_MS: Millis = 1000;
-const GENERATION_MS: Millis = WINDOW_MS / 4;
+const GENERATION_MS: Millis = WINDOW_MS / 8;
 
 fn index(max_generation_ids: usize) -> PartitionIndex {
     PartitionIndex::new(Duration::from_millis(WINDOW_MS), max_generation_ids)
@@ -61,7 +61,7 @@ proptest! {
                 }
                 Action::Load { id, age_ms } => {
                     let known = index.contains(id);
-                    index.load(id, age_ms, now);
+                    index.load(&[(id, age_ms)], now);
                     if !known {
                         born.insert(id, now as i64 - age_ms.min(WINDOW_MS) as i64);
                     }
@@ -93,7 +93,7 @@ proptest! {
                     prop_assert!(index.contains(*id), "id {} was forgotten inside the window", id);
                 }
             }
-            let closes: Vec<Millis> = index.generations.iter().map(|generation| generation.closes_at).collect();
+            let closes: Vec<Millis> = index.generations.queue.iter().map(|generation| generation.closes_at).collect();
             prop_assert!(closes.is_sorted_by(|newer, older| newer >= older), "newest first: {:?}", closes);
         }
     }
@@ -104,7 +104,7 @@ proptest! {
     ) {
         let mut index = index(usize::MAX);
         for (id, age_ms) in (0u128..).zip(&ages) {
-            index.load(id, *age_ms, now);
+            index.load(&[(id, *age_ms)], now);
         }
         for later in (0..=2 * WINDOW_MS).step_by(50) {
             index.expire(now + later);
@@ -134,8 +134,8 @@ fn memory_is_released_with_the_generation() {
     for id in 0..10_000 {
         index.insert(id, 0);
     }
-    let held = |index: &PartitionIndex| index.generations.iter().map(|one| one.ids.allocation_size()).sum::<usize>();
-    assert_eq!(index.generations.len(), 10);
+    let held = PartitionIndex::allocated_bytes;
+    assert_eq!(index.generations.queue.len(), 10);
     let full = held(&index);
     for left in (0..10).rev() {
         assert_eq!(index.expire_oldest(), 1000);
@@ -149,7 +149,7 @@ fn a_full_index_that_was_loaded_lets_go_in_steps_and_the_oldest_first() {
     let mut index = index(100);
     // A process that has just started: its clock is younger than the ids.
     for id in 0..1000u128 {
-        index.load(id, 1000 - id as Millis, 3);
+        index.load(&[(id, 1000 - id as Millis)], 3);
     }
     assert_eq!(index.len(), 1000);
     let gone = index.expire_oldest();

@@ -235,7 +235,7 @@ fn ids_are_let_go_early_only_while_there_are_too_many() {
     let mut pipeline = pipeline_of(MissPolicy::Null, MIN_GENERATION_IDS);
     let attempt = pipeline.assign(&[0]);
     let mut index = pipeline.new_index()();
-    (0..MIN_GENERATION_IDS as u128).for_each(|id| index.load(id, 0, 0));
+    index.load(&(0..MIN_GENERATION_IDS as u128).map(|id| (id, 0)).collect::<Vec<_>>(), 0);
     assert!(pipeline.taken_over(attempt, 0, 1, 0, index));
     assert_eq!(pipeline.expire(0), 0);
     feed(&mut pipeline, &[(0, 0, &order(u128::MAX, "c", &[]))], 0);
