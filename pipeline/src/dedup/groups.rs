@@ -5,17 +5,22 @@
 //! full, in the next one that was not; nothing is ever taken out, so a search ends at the first group with room. Homes
 //! rise with the values, so that a walk over the groups can copy them into a table of another size front to back.
 
+use std::hint::select_unpredictable;
+
 /// Slots of a group.
 pub(super) const SLOTS: usize = 15;
-/// Groups of a page, the unit of allocation: 32 KiB, whatever the size of the table.
-pub(super) const PAGE_GROUPS: usize = 128;
-/// Size of a page.
-pub(super) const PAGE_BYTES: usize = PAGE_GROUPS * (SLOTS + 1) * size_of::<u128>();
+/// Groups of a page, the unit of allocation: about a hundredth of the table, and from 4 to 512 KiB. The heads of a page
+/// lie together, for many are read and few of the slots.
+const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=11;
+const PAGES: usize = 64;
 
-const PAGE_WORDS: usize = PAGE_GROUPS * (SLOTS + 1);
 /// The byte of a value that stands in the head; in the slot its place is taken by the tag.
 const TAG: u128 = 0xff;
 const LOWEST_BITS: u128 = u128::MAX / 0xff;
+/// In the lowest byte of a head: how many slots are taken,
+const TAKEN: u128 = 0xf;
+/// and whether values that belong here or before lie behind, a bit for each quarter of all values.
+const OVERFLOWN: u128 = 0xf0;
 
 /// All heads, then the slots of one group after those of another.
 pub(super) type Page = Box<[u128]>;
@@ -25,10 +30,12 @@ pub(super) type Page = Box<[u128]>;
 pub(super) struct Groups {
     /// Values are spread over so many groups; the last ones may overflow into groups past them.
     homes: usize,
-    /// Made when something is put into them.
-    pages: Vec<Option<Page>>,
-    /// A page to be used again.
-    spare: Option<Page>,
+    /// Logarithm of the groups of a page.
+    page_bits: u32,
+    /// Empty until something is put into them.
+    pages: Vec<Page>,
+    /// To be used again, if not empty.
+    spare: Page,
 }
 
 /// Where a value lies.
@@ -41,8 +48,9 @@ pub(super) struct Place {
 impl Groups {
     pub(super) fn new(homes: usize) -> Self {
         let homes = homes.max(1);
-        let pages = Vec::with_capacity(homes / PAGE_GROUPS + 2);
-        Self { homes, pages, spare: None }
+        let page_bits = (homes / PAGES).max(1).ilog2().clamp(*PAGE_BITS.start(), *PAGE_BITS.end());
+        let pages = Vec::with_capacity((homes >> page_bits) + 2);
+        Self { homes, page_bits, pages, spare: Page::default() }
     }
 
     /// How many groups values are spread over.
@@ -55,135 +63,163 @@ impl Groups {
         (((value >> 64) * self.homes as u128) >> 64) as usize
     }
 
-    /// Where the value lies, or the group that it would be put into.
+    /// Where the value lies, or the group where the search for it ended.
     pub(super) fn find(&self, value: u128) -> Result<Place, usize> {
         let mut group = self.home(value);
         loop {
             let Some(page) = self.page(group) else { return Err(group) };
-            let head = page[group % PAGE_GROUPS];
-            let taken = taken(head);
-            for slot in alike(head, value) {
+            let head = page[self.head(group)];
+            let mut alike = alike(head, value);
+            while alike != 0 {
+                let slot = slot_of(alike);
                 // The bytes of free slots are zero and may look alike too.
-                if slot < taken && (page[word(group, slot)] ^ value) <= TAG {
+                if slot < taken(head) && (page[self.slot(group, slot)] ^ value) <= TAG {
                     return Ok(Place { group, slot });
                 }
+                alike &= alike.wrapping_sub(1);
             }
-            if taken < SLOTS {
+            if head & overflow(value) == 0 {
                 return Err(group);
             }
             group += 1;
         }
     }
 
-    /// Reads what [`Groups::find`] will read first, for its cost only: to have it in the cache before it is needed.
-    pub(super) fn touch_head(&self, value: u128) -> u128 {
+    /// What [`Groups::find`] will read first, to have it fetched from memory before it is needed.
+    pub(super) fn first_read(&self, value: u128) -> &u128 {
         let home = self.home(value);
-        self.page(home).map_or(0, |page| page[home % PAGE_GROUPS])
+        self.page(home).map_or(&0, |page| &page[self.head(home)])
     }
 
-    /// Reads what [`Groups::find`] will read next, if anything.
-    pub(super) fn touch_slot(&self, value: u128) -> u128 {
+    /// What it will read next, if anything.
+    pub(super) fn second_read(&self, value: u128) -> &u128 {
         let home = self.home(value);
-        let Some(page) = self.page(home) else { return 0 };
-        alike(page[home % PAGE_GROUPS], value).next().map_or(0, |slot| page[word(home, slot)])
+        let Some(page) = self.page(home) else { return &0 };
+        let alike = alike(page[self.head(home)], value);
+        let (slot, next) = (self.slot(home, slot_of(alike)), self.head(home + 1));
+        &page[select_unpredictable(alike != 0, slot, next)]
     }
 
     pub(super) fn tag(&self, place: Place) -> u8 {
-        self.page(place.group).map_or(0, |page| page[word(place.group, place.slot)] as u8)
+        self.page(place.group).map_or(0, |page| page[self.slot(place.group, place.slot)] as u8)
     }
 
     pub(super) fn set_tag(&mut self, place: Place, tag: u8) {
-        let slot = &mut self.page_mut(place.group)[word(place.group, place.slot)];
+        let at = self.slot(place.group, place.slot);
+        let slot = &mut self.page_mut(place.group)[at];
         *slot = *slot & !TAG | u128::from(tag);
     }
 
-    /// Puts a value that is not there into the group that [`Groups::find`] named.
-    pub(super) fn put(&mut self, group: usize, value: u128, tag: u8) {
-        let page = self.page_mut(group);
-        let head = &mut page[group % PAGE_GROUPS];
-        let slot = taken(*head);
-        debug_assert!(slot < SLOTS, "group {group} is full");
-        *head = (*head | (value & TAG) << (8 * (slot + 1))) + 1;
-        page[word(group, slot)] = value & !TAG | u128::from(tag);
-    }
-
-    /// Puts a value that is not there where it belongs.
-    pub(super) fn append(&mut self, value: u128, tag: u8) {
-        let mut group = self.home(value);
-        while self.is_full(group) {
+    /// Puts a value that is not there into its home or the group where the search for it ended, or behind.
+    pub(super) fn put(&mut self, mut group: usize, value: u128, tag: u8) {
+        loop {
+            let (head, slots) = (self.head(group), self.slot(group, 0));
+            let page = self.page_mut(group);
+            let slot = taken(page[head]);
+            if slot < SLOTS {
+                page[head] = (page[head] | (value & TAG) << (8 * (slot + 1))) + 1;
+                page[slots + slot] = value & !TAG | u128::from(tag);
+                return;
+            }
+            page[head] |= overflow(value);
             group += 1;
         }
-        self.put(group, value, tag);
     }
 
     /// Whether values of this group or one before it may lie behind it.
-    pub(super) fn is_full(&self, group: usize) -> bool {
-        self.page(group).is_some_and(|page| taken(page[group % PAGE_GROUPS]) == SLOTS)
+    pub(super) fn is_overflown(&self, group: usize) -> bool {
+        self.page(group).is_some_and(|page| page[self.head(group)] & OVERFLOWN != 0)
     }
 
     /// Values and tags of a group.
     pub(super) fn values(&self, group: usize) -> impl Iterator<Item = (u128, u8)> {
-        self.page(group).into_iter().flat_map(move |page| {
-            let head = page[group % PAGE_GROUPS];
-            let from = word(group, 0);
-            page[from..from + taken(head)].iter().enumerate().map(move |(slot, word)| {
-                let byte = head >> (8 * (slot + 1)) & TAG;
-                (word & !TAG | byte, *word as u8)
-            })
-        })
+        let (head, slots) = match self.page(group) {
+            Some(page) => (page[self.head(group)], &page[self.slot(group, 0)..]),
+            None => (0, &[][..]),
+        };
+        let bytes = (head >> 8).to_le_bytes();
+        slots[..taken(head)].iter().zip(bytes).map(|(word, byte)| (word & !TAG | u128::from(byte), *word as u8))
     }
 
-    /// Takes the page of a group away.
-    pub(super) fn take_page(&mut self, group: usize) -> Option<Page> {
-        self.pages.get_mut(group / PAGE_GROUPS)?.take()
+    /// Takes the page away that ends before a group, if one does.
+    pub(super) fn take_page_before(&mut self, group: usize) -> Option<Page> {
+        if self.head(group) > 0 {
+            return None;
+        }
+        self.pages.get_mut((group >> self.page_bits).checked_sub(1)?).map(std::mem::take)
     }
 
     /// Brings a page that may be used again.
     pub(super) fn recycle(&mut self, mut page: Page) {
-        if self.spare.is_none() {
-            page[..PAGE_GROUPS].fill(0);
-            self.spare = Some(page);
+        if self.spare.is_empty() && page.len() == self.page_words() {
+            page[..1 << self.page_bits].fill(0);
+            self.spare = page;
         }
     }
 
     /// Bytes held.
     pub(super) fn allocated_bytes(&self) -> usize {
-        let pages = self.pages.iter().chain([&self.spare]).flatten().count();
-        pages * PAGE_BYTES + self.pages.capacity() * size_of::<Option<Page>>()
+        let words: usize = self.pages.iter().chain([&self.spare]).map(|page| page.len()).sum();
+        words * size_of::<u128>() + self.pages.capacity() * size_of::<Page>()
     }
 
     fn page(&self, group: usize) -> Option<&Page> {
-        self.pages.get(group / PAGE_GROUPS)?.as_ref()
+        self.pages.get(group >> self.page_bits).filter(|page| !page.is_empty())
     }
 
     fn page_mut(&mut self, group: usize) -> &mut Page {
-        let at = group / PAGE_GROUPS;
-        if self.pages.len() <= at {
-            self.pages.resize_with(at + 1, || None);
+        let at = group >> self.page_bits;
+        if self.pages.get(at).is_none_or(|page| page.is_empty()) {
+            self.make_page(at);
         }
-        let spare = &mut self.spare;
-        self.pages[at].get_or_insert_with(|| spare.take().unwrap_or_else(|| vec![0; PAGE_WORDS].into_boxed_slice()))
+        &mut self.pages[at]
+    }
+
+    #[cold]
+    fn make_page(&mut self, at: usize) {
+        let words = self.page_words();
+        if self.pages.len() <= at {
+            self.pages.resize_with(at + 1, Page::default);
+        }
+        self.pages[at] = std::mem::take(&mut self.spare);
+        if self.pages[at].is_empty() {
+            self.pages[at] = vec![0; words].into_boxed_slice();
+        }
+    }
+
+    fn page_words(&self) -> usize {
+        (SLOTS + 1) << self.page_bits
+    }
+
+    /// Index of a head in its page.
+    fn head(&self, group: usize) -> usize {
+        group & ((1 << self.page_bits) - 1)
+    }
+
+    /// Index of a slot in its page.
+    fn slot(&self, group: usize, slot: usize) -> usize {
+        (1 << self.page_bits) + self.head(group) * SLOTS + slot
     }
 }
 
 /// How many slots are taken, by the head of the group.
 fn taken(head: u128) -> usize {
-    (head & 0xff) as usize
+    (head & TAKEN) as usize
 }
 
-/// The slots whose byte in the head is that of the value, and perhaps some behind one of them.
-fn alike(head: u128, value: u128) -> impl Iterator<Item = usize> {
-    let differing = head ^ (value & TAG) * LOWEST_BITS;
-    // The highest bit of each byte that is zero (and perhaps of a one behind it), save that of the count.
-    let mut found = differing.wrapping_sub(LOWEST_BITS) & !differing & (LOWEST_BITS << 7) & !0xff;
-    std::iter::from_fn(move || {
-        let slot = (found != 0).then(|| found.trailing_zeros() as usize / 8 - 1);
-        found &= found.wrapping_sub(1);
-        slot
-    })
+/// The bit that tells whether a value like this lies behind.
+fn overflow(value: u128) -> u128 {
+    0x10 << (value >> 8 & 3)
 }
 
-/// Index of a slot in its page.
-fn word(group: usize, slot: usize) -> usize {
-    PAGE_GROUPS + group % PAGE_GROUPS * SLOTS + slot
+/// The highest bit of each byte in the head that is that of the value, and perhaps of some behind one.
+fn alike(head: u128, value: u128) -> u128 {
+    let differing = head ^ u128::from_le_bytes([value as u8; 16]);
+    // The lowest byte is the count.
+    differing.wrapping_sub(LOWEST_BITS) & !differing & (LOWEST_BITS << 7) & !0xff
+}
+
+/// The first slot that is alike.
+fn slot_of(alike: u128) -> usize {
+    (alike.trailing_zeros() as usize / 8).wrapping_sub(1)
 }

@@ -8,12 +8,12 @@
 use std::hint::black_box;
 
 use super::{
-    groups::{Groups, PAGE_GROUPS, Place, SLOTS},
+    groups::{Groups, Place, SLOTS},
     mix::Mix,
 };
 
 /// Ids that are probed together: so many reads of memory are under way at once.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 64;
 /// Groups copied for each id that comes in, while a copy is made: it ends before 1 in 26 more has come.
 const GROUPS_PER_ID: usize = 2;
 /// Percent of the slots that are taken: a fuller table is copied into a larger one,
@@ -23,6 +23,8 @@ const ROOMY: usize = 80;
 /// and one this empty is copied into a smaller one.
 const EMPTIEST: usize = 72;
 
+/// A table of so few groups is not worth the copy.
+const SMALL: usize = 64;
 /// So many generations can be begun between two that are forgotten.
 const SPARE_TAGS: usize = 128;
 
@@ -44,8 +46,7 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Original {
     groups: Groups,
-    /// The ids of the groups before it have been copied. The group right before it has room, so none of them lies
-    /// behind.
+    /// The ids of the groups before it have been copied. Nothing has overflown from them.
     front: usize,
 }
 
@@ -124,8 +125,8 @@ impl Table {
                 *value = self.mix.apply(id(*item));
             }
             let values = &values[..items.len()];
-            black_box(values.iter().fold(0, |all, value| all ^ self.groups_of(*value).touch_head(*value)));
-            black_box(values.iter().fold(0, |all, value| all ^ self.groups_of(*value).touch_slot(*value)));
+            self.fetch(values, Groups::first_read);
+            self.fetch(values, Groups::second_read);
             let before = self.ids;
             for (value, item) in values.iter().zip(items) {
                 each(self, *item, Value(*value));
@@ -176,20 +177,18 @@ impl Table {
             for (value, tag) in original.groups.values(group) {
                 let of = &mut self.tags[usize::from(tag)];
                 if of.alive {
-                    self.groups.append(value, tag);
+                    self.groups.put(self.groups.home(value), value, tag);
                 } else {
                     of.ids -= 1;
                     self.ids -= 1;
                 }
             }
             original.front += 1;
-            let full = original.groups.is_full(group);
-            if original.front.is_multiple_of(PAGE_GROUPS)
-                && let Some(page) = original.groups.take_page(group)
-            {
+            let overflown = original.groups.is_overflown(group);
+            if let Some(page) = original.groups.take_page_before(original.front) {
                 self.groups.recycle(page);
             }
-            if full {
+            if overflown {
                 continue;
             }
             if original.front >= original.groups.homes() {
@@ -212,7 +211,7 @@ impl Table {
     fn begin(&mut self) -> Option<Original> {
         let homes = self.groups.homes();
         let percent = |ids: usize| ids * 100 / (homes * SLOTS);
-        let sparse = homes > PAGE_GROUPS && percent(self.live) < EMPTIEST;
+        let sparse = homes > SMALL && percent(self.live) < EMPTIEST;
         if self.ids == self.live && percent(self.ids) < FULLEST && !sparse {
             return None;
         }
@@ -221,6 +220,15 @@ impl Table {
         let homes = if fits { homes } else { expected * 100 / (ROOMY * SLOTS) + 1 };
         let groups = std::mem::replace(&mut self.groups, Groups::new(homes));
         Some(Original { groups, front: 0 })
+    }
+
+    /// Reads one word for each value. The places are found first, so that the processor waits for all of them at once.
+    fn fetch(&self, values: &[u128], place: impl for<'a> Fn(&'a Groups, u128) -> &'a u128) {
+        let mut places = [&0; TOGETHER];
+        for (at, value) in places.iter_mut().zip(values) {
+            *at = place(self.groups_of(*value), *value);
+        }
+        black_box(places[..values.len()].iter().fold(0, |all, word| all ^ *word));
     }
 
     fn groups_of(&self, value: u128) -> &Groups {
