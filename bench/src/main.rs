@@ -70,6 +70,12 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
+    /// Measure the deduplication index, without Kafka and ClickHouse
+    Window {
+        /// Ids in the index
+        #[arg(long, default_value_t = 1_000_000)]
+        ids: usize,
+    },
 }
 
 #[derive(Args)]
@@ -161,6 +167,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             }
             return Ok(if verdict.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) });
         }
+        Command::Window { ids } => println!("{}", serde_json::to_string(&millrace_bench::window::measure(ids))?),
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }
     Ok(ExitCode::SUCCESS)

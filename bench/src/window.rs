@@ -142,6 +142,7 @@ fn probe(index: &mut PartitionIndex, fresh: &mut Vec<bool>, number: impl Fn(usiz
 
 fn load(ids: usize) -> f64 {
     let mut index = empty(ids);
+    index.reserve(ids);
     let mut took = Duration::ZERO;
     for from in (0..ids).step_by(BATCH) {
         let batch: Vec<(u128, Millis)> =

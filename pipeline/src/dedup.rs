@@ -92,6 +92,12 @@ impl PartitionIndex {
         self.table.contains(id)
     }
 
+    /// Makes room for about so many ids that are about to be loaded, so that the index need not grow meanwhile; the next
+    /// [`PartitionIndex::expire`] lets go of what was not needed.
+    pub fn reserve(&mut self, ids: usize) {
+        self.table.reserve(ids);
+    }
+
     /// Remembers ids that ClickHouse already held, each for so many milliseconds; one older than the window is taken
     /// for as old as it. Ids may come in any order.
     pub fn load(&mut self, ids: &[(u128, Millis)], now: Millis) {
@@ -117,6 +123,7 @@ impl PartitionIndex {
         for _ in 0..over {
             self.expire_oldest();
         }
+        self.table.reserve(0);
         self.table.sweep(GROUPS_PER_EXPIRY);
     }
 

@@ -9,10 +9,10 @@ use std::hint::select_unpredictable;
 
 /// Slots of a group.
 pub(super) const SLOTS: usize = 15;
-/// Groups of a page, the unit of allocation: about a hundredth of the table, and from 4 to 512 KiB. The heads of a page
+/// Groups of a page, the unit of allocation: between a 128th and a 256th of the table, within 4 to 512 KiB. The heads of a page
 /// lie together, for many are read and few of the slots.
 const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=11;
-const PAGES: usize = 64;
+const PAGES: usize = 128;
 
 /// The byte of a value that stands in the head; in the slot its place is taken by the tag.
 const TAG: u128 = 0xff;
@@ -161,6 +161,12 @@ impl Groups {
     pub(super) fn allocated_bytes(&self) -> usize {
         let words: usize = self.pages.iter().chain([&self.spare]).map(|page| page.len()).sum();
         words * size_of::<u128>() + self.pages.capacity() * size_of::<Page>()
+    }
+
+    /// The largest piece of memory that is asked for at once.
+    #[cfg(test)]
+    pub(super) fn largest_allocation_bytes(&self) -> usize {
+        (self.page_words() * size_of::<u128>()).max(self.pages.capacity() * size_of::<Page>())
     }
 
     fn page(&self, group: usize) -> Option<&Page> {

@@ -33,3 +33,40 @@ fn fold(value: u64, (mask, factor): (u64, u64)) -> u64 {
     let product = u128::from(value ^ mask) * u128::from(factor);
     product as u64 ^ (product >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_id_can_be_told_from_what_it_is_mixed_into(id: u128) {
+            let mix = Mix::new();
+            let mixed = mix.apply(id);
+            let [first, second, third] = mix.keys;
+            let (mut high, mut low) = ((mixed >> 64) as u64, mixed as u64);
+            low ^= fold(high, third);
+            high ^= fold(low, second);
+            low ^= fold(high, first);
+            prop_assert_eq!(u128::from(high) << 64 | u128::from(low), id);
+        }
+    }
+
+    #[test]
+    fn ids_in_a_row_are_spread_evenly() {
+        for shift in [0, 8, 64, 100] {
+            let mix = Mix::new();
+            let mut groups = [0usize; 64];
+            let mut bytes = [0usize; 256];
+            for n in 0..64_000u128 {
+                let mixed = mix.apply(n << shift);
+                groups[(mixed >> 122) as usize] += 1;
+                bytes[mixed as usize & 0xff] += 1;
+            }
+            assert!(groups.iter().all(|n| (800..1200).contains(n)), "{shift}: {groups:?}");
+            assert!(bytes.iter().all(|n| (150..350).contains(n)), "{shift}: {bytes:?}");
+        }
+    }
+}

@@ -14,8 +14,8 @@ use super::{
 
 /// Ids that are probed together: so many reads of memory are under way at once.
 const TOGETHER: usize = 64;
-/// Groups copied for each id that comes in, while a copy is made: it ends before 1 in 26 more has come.
-const GROUPS_PER_ID: usize = 2;
+/// Groups copied for each id that comes in, while a copy is made: it ends before 1 in 50 more has come.
+const GROUPS_PER_ID: usize = 4;
 /// Percent of the slots that are taken: a fuller table is copied into a larger one,
 const FULLEST: usize = 88;
 /// one of the right size is as full as this,
@@ -39,6 +39,8 @@ pub(super) struct Table {
     ids: usize,
     /// Ids whose generation is remembered.
     live: usize,
+    /// The table is not made smaller than for so many ids.
+    reserved: usize,
     /// By tag.
     tags: Box<[Tag; 256]>,
 }
@@ -71,12 +73,20 @@ struct Tag {
 impl Table {
     pub(super) fn new() -> Self {
         let tags = Box::new([Tag::default(); 256]);
-        Self { mix: Mix::new(), groups: Groups::new(1), original: None, ids: 0, live: 0, tags }
+        Self { mix: Mix::new(), groups: Groups::new(1), original: None, ids: 0, live: 0, reserved: 0, tags }
     }
 
     /// Ids whose generation is remembered.
     pub(super) fn len(&self) -> usize {
         self.live
+    }
+
+    /// Makes room for so many ids in all, which are about to come; 0 when no more are awaited.
+    pub(super) fn reserve(&mut self, ids: usize) {
+        self.reserved = ids;
+        if self.ids == 0 && self.original.is_none() && ids > 0 {
+            self.groups = Groups::new(homes_for(ids));
+        }
     }
 
     /// A tag for a new generation; none, while 256 are remembered or not yet swept out.
@@ -211,13 +221,14 @@ impl Table {
     fn begin(&mut self) -> Option<Original> {
         let homes = self.groups.homes();
         let percent = |ids: usize| ids * 100 / (homes * SLOTS);
-        let sparse = homes > SMALL && percent(self.live) < EMPTIEST;
+        let wanted = self.live.max(self.reserved);
+        let sparse = homes > SMALL && percent(wanted) < EMPTIEST;
         if self.ids == self.live && percent(self.ids) < FULLEST && !sparse {
             return None;
         }
-        let expected = self.live + homes / GROUPS_PER_ID;
-        let fits = percent(self.live) >= EMPTIEST && percent(expected) < FULLEST;
-        let homes = if fits { homes } else { expected * 100 / (ROOMY * SLOTS) + 1 };
+        let expected = wanted + homes / GROUPS_PER_ID;
+        let fits = percent(wanted) >= EMPTIEST && percent(expected) < FULLEST;
+        let homes = if fits { homes } else { homes_for(expected) };
         let groups = std::mem::replace(&mut self.groups, Groups::new(homes));
         Some(Original { groups, front: 0 })
     }
@@ -239,6 +250,11 @@ impl Table {
     }
 }
 
+/// How many groups so many ids need.
+fn homes_for(ids: usize) -> usize {
+    ids * 100 / (ROOMY * SLOTS) + 1
+}
+
 impl Tag {
     fn is_free(&self) -> bool {
         !self.alive && self.ids == 0
@@ -251,3 +267,6 @@ impl Original {
         self.groups.home(value) >= self.front
     }
 }
+
+#[cfg(test)]
+mod tests;
