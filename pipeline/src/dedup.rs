@@ -27,7 +27,7 @@ pub type Millis = u64;
 #[derive(Debug)]
 pub struct PartitionIndex {
     generations: Generations,
-    table: Table,
+    table: Box<Table>,
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl PartitionIndex {
     pub fn new(window: Duration, max_generation_ids: usize) -> Self {
         let window_ms = Millis::try_from(window.as_millis()).unwrap_or(Millis::MAX / 4).max(1);
         let generations = Generations { window_ms, max_ids: max_generation_ids.max(1), queue: VecDeque::new() };
-        Self { generations, table: Table::new() }
+        Self { generations, table: Box::new(Table::new()) }
     }
 
     /// Remembers an id; `false` when it was there already.
@@ -152,7 +152,7 @@ impl PartitionIndex {
 
     /// Bytes held on the heap.
     pub fn allocated_bytes(&self) -> usize {
-        self.table.allocated_bytes() + self.generations.queue.capacity() * size_of::<Generation>()
+        size_of::<Table>() + self.table.allocated_bytes() + self.generations.queue.capacity() * size_of::<Generation>()
     }
 }
 

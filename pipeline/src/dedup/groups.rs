@@ -2,17 +2,19 @@
 //!
 //! A *group* is 15 slots of 16 bytes and a head of 16 bytes: how many slots are taken, and one byte of each value in
 //! them. A value that is absent costs one look at one head, mostly. A value lies in its *home* group or, when that is
-//! full, in the next one that was not; nothing is ever taken out, so a search ends at the first group with room. Homes
-//! rise with the values, so that a walk over the groups can copy them into a table of another size front to back.
+//! full, in the next one that was not; the heads between tell so, and nothing is ever taken out, so a search ends at the
+//! first group that nothing like the value has overflown from. Homes rise with the values, so that a walk over the
+//! groups can copy them into a table of another size front to back.
 
 use std::hint::select_unpredictable;
 
 /// Slots of a group.
 pub(super) const SLOTS: usize = 15;
-/// Groups of a page, the unit of allocation: between a 128th and a 256th of the table, within 4 to 512 KiB. The heads of a page
-/// lie together, for many are read and few of the slots.
-const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=11;
+/// A table has this many pages, the unit of allocation, or up to twice as many,
 const PAGES: usize = 128;
+/// but they are of 16 to 2048 groups (these are logarithms), which is 4 to 512 KiB. The heads of a page lie together, for many are
+/// read and few of the slots.
+const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=11;
 
 /// The byte of a value that stands in the head; in the slot its place is taken by the tag.
 const TAG: u128 = 0xff;

@@ -22,7 +22,6 @@ const FULLEST: usize = 88;
 const ROOMY: usize = 80;
 /// and one this empty is copied into a smaller one.
 const EMPTIEST: usize = 72;
-
 /// A table of so few groups is not worth the copy.
 const SMALL: usize = 64;
 /// So many generations can be begun between two that are forgotten.
