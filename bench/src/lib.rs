@@ -1,5 +1,6 @@
 //! Load generator and verifier. Everything that is sent is a pure function of a seed and a number, so the verifier
-//! recomputes what must be in the table instead of remembering it. It never links the consumer.
+//! recomputes what must be in the table instead of remembering it. It never uses the consumer's code; only the
+//! benchmarks of single stages do.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "the runner of scenarios talks to who waits for it")]
@@ -23,6 +24,7 @@ mod second_version;
 pub mod setup;
 pub mod stack;
 pub mod stages;
+pub mod window;
 
 pub mod verify;
 

@@ -97,6 +97,12 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
     },
+    /// Measure the deduplication index, without Kafka and ClickHouse
+    Window {
+        /// Ids in the index
+        #[arg(long, default_value_t = 1_000_000)]
+        ids: usize,
+    },
 }
 
 #[derive(Args)]
@@ -236,6 +242,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         // It waits for other programs most of the time, and has no use for a runtime.
         Command::Scenario(args) => return tokio::task::block_in_place(|| millrace_bench::scenario::run(&args)),
         Command::Report(args) => millrace_bench::report::run(&args)?,
+        Command::Window { ids } => println!("{}", serde_json::to_string(&millrace_bench::window::measure(ids))?),
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clickhouse::{Client, Row};
 use metrics::counter;
 use millrace_pipeline::dedup::{Millis, PartitionIndex};
@@ -17,8 +17,10 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often the window may be halved to fit the ids that may be held.
 const HALVINGS: u32 = 20;
-/// Size of one row of the ids query in `RowBinary`: a UUID and a 32-bit age.
-const ROW_LEN: usize = 20;
+/// Size of one row of the ids query in `RowBinary`: a UUID and its age.
+const ROW_LEN: usize = 17;
+/// Ages are told in this many steps of the window, rounded down, for a byte to hold them.
+const AGE_STEPS: u64 = 256;
 
 /// The ids of one table.
 pub struct Ids {
@@ -46,6 +48,8 @@ pub(super) struct Extent {
     pub(super) past: Option<usize>,
     /// Besides them what was ingested within this time.
     pub(super) window: Duration,
+    /// About how many ids that is.
+    pub(super) ids: usize,
 }
 
 /// Rows of a partition.
@@ -102,7 +106,9 @@ impl Ids {
                 );
             }
             let past = (here > most).then_some(most as usize);
-            (*partition, Extent { from: *from, past, window })
+            let recent = counts.get(partition).and_then(|counts| counts.within.get(halving)).copied().unwrap_or(0);
+            let ids = here.min(most).saturating_add(recent).min(room) as usize;
+            (*partition, Extent { from: *from, past, window, ids })
         };
         Ok(from.iter().map(extent).collect())
     }
@@ -115,24 +121,30 @@ impl Ids {
         index: &mut PartitionIndex,
         now: &impl Fn() -> Millis,
     ) -> Result<()> {
-        let Extent { from, past, window } = extent;
+        let Extent { from, past, window, ids } = extent;
+        index.reserve(ids);
         let id = identifier(&self.id_column);
-        let (table, window) = (&self.table, window.as_millis());
+        let (table, window) = (&self.table, window.as_millis() as u64);
+        let step = (window / AGE_STEPS).max(1);
         let recent = format!("_partition = {partition} AND _ingested_at >= now64(3) - toIntervalMillisecond({window})");
-        let aged = "toUInt32(greatest(0, dateDiff('second', _ingested_at, now64(3))))";
+        let aged = format!(
+            "toUInt8(least({}, intDiv(greatest(0, dateDiff('millisecond', _ingested_at, now64(3))), {step})))",
+            AGE_STEPS - 1
+        );
         let Some(most) = past else {
             let sql = format!(
                 "SELECT {id}, if(_offset >= {from}, 0, {aged}) FROM {table} \
                  WHERE _partition = {partition} AND (_offset >= {from} OR ({recent}))"
             );
-            return self.read(&sql, index, now).await;
+            return self.read(&sql, step, index, now).await;
         };
         let sql = format!(
-            "SELECT {id}, toUInt32(0) FROM {table} WHERE _partition = {partition} AND _offset >= {from} \
+            "SELECT {id}, toUInt8(0) FROM {table} WHERE _partition = {partition} AND _offset >= {from} \
              ORDER BY _ingested_at DESC LIMIT {most}"
         );
-        self.read(&sql, index, now).await?;
-        self.read(&format!("SELECT {id}, {aged} FROM {table} WHERE _offset < {from} AND {recent}"), index, now).await
+        self.read(&sql, step, index, now).await?;
+        let sql = format!("SELECT {id}, {aged} FROM {table} WHERE _offset < {from} AND {recent}");
+        self.read(&sql, step, index, now).await
     }
 
     /// The greatest offset of each partition that the table has rows of.
@@ -172,23 +184,45 @@ impl Ids {
         Ok(rows.map(|counts| (counts.partition, counts)).collect())
     }
 
-    async fn read(&self, sql: &str, index: &mut PartitionIndex, now: &impl Fn() -> Millis) -> Result<()> {
-        let mut rows = self.client.query_raw(sql).fetch_bytes("RowBinary").context("read ids back")?;
-        let mut rest: Vec<u8> = Vec::new();
-        while let Some(chunk) = within(SILENCE, rows.next()).await.context("read ids back")? {
-            rest.extend_from_slice(&chunk);
-            let whole = rest.len() - rest.len() % ROW_LEN;
-            let at = now();
-            for row in rest[..whole].chunks_exact(ROW_LEN) {
-                let (id, age_s) = parse(row).ok_or_else(|| anyhow!("an id of {} bytes", row.len()))?;
-                index.load(id, u64::from(age_s) * 1000, at);
-            }
-            rest.drain(..whole);
+    async fn read(&self, sql: &str, step: Millis, index: &mut PartitionIndex, now: &impl Fn() -> Millis) -> Result<()> {
+        let mut answer = self.client.query_raw(sql).fetch_bytes("RowBinary").context("read ids back")?;
+        let mut rows = Rows::default();
+        while let Some(chunk) = within(SILENCE, answer.next()).await.context("read ids back")? {
+            index.load(rows.parse(&chunk, step), now());
         }
-        if !rest.is_empty() {
+        if !rows.begun.is_empty() {
             anyhow::bail!("the answer ended inside a row; is column `{}` a UUID?", self.id_column);
         }
         Ok(())
+    }
+}
+
+/// Takes rows out of an answer that comes in pieces.
+#[derive(Default)]
+struct Rows {
+    /// The beginning of a row whose end is still to come.
+    begun: Vec<u8>,
+    /// Ids and ages of the last piece.
+    parsed: Vec<(u128, Millis)>,
+}
+
+impl Rows {
+    /// Ids and ages of the rows that end in this piece; ages come in steps of so many milliseconds.
+    fn parse(&mut self, mut piece: &[u8], step: Millis) -> &[(u128, Millis)] {
+        self.parsed.clear();
+        if !self.begun.is_empty() {
+            let (end, others) = piece.split_at(piece.len().min(ROW_LEN - self.begun.len()));
+            self.begun.extend_from_slice(end);
+            piece = others;
+        }
+        let (begun, _) = self.begun.as_chunks();
+        let (rows, rest) = piece.as_chunks();
+        self.parsed.extend(begun.iter().chain(rows).map(|row| parse(row, step)));
+        if !begun.is_empty() {
+            self.begun.clear();
+        }
+        self.begun.extend_from_slice(rest);
+        &self.parsed
     }
 }
 
@@ -197,12 +231,10 @@ fn past_limit(here: u64, all: u64, room: u64) -> u64 {
     if all <= room { here } else { (u128::from(here) * u128::from(room) / u128::from(all.max(1))) as u64 }
 }
 
-/// A UUID as ClickHouse writes it (two little-endian halves, the high one first), and an age in seconds.
-fn parse(row: &[u8]) -> Option<(u128, u32)> {
-    let high = u64::from_le_bytes(row.get(..8)?.try_into().ok()?);
-    let low = u64::from_le_bytes(row.get(8..16)?.try_into().ok()?);
-    let age = u32::from_le_bytes(row.get(16..20)?.try_into().ok()?);
-    Some((u128::from(high) << 64 | u128::from(low), age))
+/// A UUID as ClickHouse writes it (two little-endian halves, the high one first), and an age in steps.
+fn parse(row: &[u8; ROW_LEN], step: Millis) -> (u128, Millis) {
+    let (id, age) = (u128::from_le_bytes(std::array::from_fn(|at| row[at])), row[ROW_LEN - 1]);
+    (id.rotate_right(64), u64::from(age) * step)
 }
 
 #[cfg(test)]
@@ -215,5 +247,25 @@ mod tests {
         assert_eq!(past_limit(70, 100, 50), 35);
         assert_eq!(past_limit(0, 0, 0), 0);
         assert_eq!(past_limit(u64::MAX / 2, u64::MAX, 10), 4);
+    }
+    #[test]
+    fn rows_are_read_whatever_the_pieces_they_come_in() {
+        let ids: Vec<u128> = (0..5).map(|n| 0x0011_2233_4455_6677_8899_aabb_ccdd_ee00 + n).collect();
+        let mut answer = Vec::new();
+        for (age, id) in ids.iter().enumerate() {
+            answer.extend_from_slice(&((id >> 64) as u64).to_le_bytes());
+            answer.extend_from_slice(&(*id as u64).to_le_bytes());
+            answer.push(50 * age as u8);
+        }
+        let expected: Vec<(u128, Millis)> = ids.into_iter().zip([0, 5000, 10_000, 15_000, 20_000]).collect();
+        for size in 1..=answer.len() {
+            let mut rows = Rows::default();
+            let found: Vec<_> = answer.chunks(size).flat_map(|piece| rows.parse(piece, 100).to_vec()).collect();
+            assert_eq!(found, expected, "pieces of {size} bytes");
+            assert!(rows.begun.is_empty());
+        }
+        let mut rows = Rows::default();
+        assert_eq!(rows.parse(&answer[..40], 100), &expected[..2]);
+        assert_eq!(rows.begun.len(), 6, "the answer ended inside a row");
     }
 }

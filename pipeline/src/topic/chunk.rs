@@ -69,31 +69,20 @@ impl TopicPipeline {
         rejected: &mut Vec<(u32, Rejection)>,
     ) -> Result<Fresh, ArrowError> {
         let refused = self.refused_by_lookup(rows)?;
-        let ids = self.id.from(rows)?;
-        let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
+        let refusing = |row: usize| refused.iter().find(|(_, missing)| missing[row]);
+        let new = self.look_up(records, rows, origin, now, |row| refusing(row).is_none())?;
         let mut keep = Vec::with_capacity(rows.num_rows());
         let mut partitions = Vec::with_capacity(rows.num_rows());
         let mut offsets = Vec::with_capacity(rows.num_rows());
         let mut published_ms = Vec::with_capacity(rows.num_rows());
-        for (row, at) in origin.iter().enumerate() {
+        for (row, (at, new)) in origin.iter().zip(new).enumerate() {
             let record = &records[*at as usize];
-            let mut id = [0; 16];
-            id.copy_from_slice(ids.value(row));
-            let id = u128::from_be_bytes(id);
-            let index = self.indexes.get_mut(&record.partition);
-            let Some(index) = index else { unreachable!("only records of running partitions are accepted") };
-            let fresh = match refused.iter().find(|(_, missing)| missing[row]) {
-                Some((lookup, _)) if !index.contains(id) => {
-                    let detail = format!("lookup `{lookup}` has no record for the event's key");
-                    rejected.push((*at, Rejection::new(Reason::LookupMissed, detail)));
-                    keep.push(false);
-                    continue;
-                }
-                Some(_) => false,
-                None => index.insert(id, now),
-            };
-            keep.push(fresh);
-            if fresh {
+            let refusing = refusing(row).filter(|_| new);
+            keep.push(new && refusing.is_none());
+            if let Some((lookup, _)) = refusing {
+                let detail = format!("lookup `{lookup}` has no record for the event's key");
+                rejected.push((*at, Rejection::new(Reason::LookupMissed, detail)));
+            } else if new {
                 partitions.push(record.partition);
                 offsets.push(record.offset);
                 published_ms.push(record.timestamp_ms);
@@ -114,6 +103,39 @@ impl TopicPipeline {
             dead_letters: Vec::new(),
             progress: self.progress(records),
         })
+    }
+
+    /// Which events are new to the index of their partition, which remembers those of the rows that it is to.
+    fn look_up(
+        &mut self,
+        records: &[Record<'_>],
+        rows: &RecordBatch,
+        origin: &[u32],
+        now: Millis,
+        remember: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, ArrowError> {
+        let ids = self.id.from(rows)?;
+        let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
+        let partition = |row: &usize| records[origin[*row] as usize].partition;
+        let mut order: Vec<usize> = (0..rows.num_rows()).collect();
+        order.sort_by_key(partition);
+        let mut new = vec![false; rows.num_rows()];
+        let (mut batch, mut fresh) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
+        for rows in order.chunk_by(|one, next| partition(one) == partition(next)) {
+            let index = self.indexes.get_mut(&partition(&rows[0]));
+            let Some(index) = index else { unreachable!("only records of running partitions are accepted") };
+            batch.clear();
+            batch.extend(rows.iter().map(|row| {
+                let mut id = [0; 16];
+                id.copy_from_slice(ids.value(*row));
+                u128::from_be_bytes(id)
+            }));
+            index.insert_batch(&batch, now, |at| remember(rows[at]), &mut fresh);
+            for (row, fresh) in rows.iter().zip(&fresh) {
+                new[*row] = *fresh;
+            }
+        }
+        Ok(new)
     }
 
     /// The events that a lookup with policy `dead_letter` refuses, per such lookup.

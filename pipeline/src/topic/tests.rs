@@ -42,6 +42,16 @@ fn equal_ids_in_two_partitions_are_two_rows_because_ids_meet_in_one_partition() 
 }
 
 #[test]
+fn rows_of_several_partitions_keep_the_order_of_their_chunk() {
+    let mut pipeline = running(MissPolicy::Null, &[0, 1]);
+    let (a, b, c) = (order(1, "c", &[]), order(2, "c", &[]), order(3, "c", &[]));
+    let records: [(i32, i64, &[u8]); 6] = [(1, 0, &a), (0, 0, &b), (1, 1, &c), (0, 1, &b), (1, 2, &a), (0, 2, &a)];
+    let processed = feed(&mut pipeline, &records, 0);
+    assert_eq!((processed.rows, processed.duplicates), (4, 2));
+    assert_eq!(landed(&close(&mut pipeline).rows), [(1, 1, 0), (2, 0, 0), (3, 1, 1), (1, 0, 2)]);
+}
+
+#[test]
 fn poison_in_the_middle_becomes_dead_letters_and_leaves_the_rows_around_it_whole() {
     let mut pipeline = running(MissPolicy::Null, &[0]);
     let (bad, a, b) = (golden::bad(), order(1, "c", &["s"]), order(2, "c", &[]));
@@ -124,6 +134,16 @@ fn with_policy_dead_letter_a_missed_event_is_no_row_and_is_not_remembered_as_one
     assert_eq!((processed.duplicates, processed.rejected.len()), (1, 0), "a duplicate of a row is no dead letter");
     let batch = close(&mut pipeline);
     assert_eq!((ids(&batch), batch.dead_letters.len()), (vec![1], 2));
+}
+
+#[test]
+fn with_policy_dead_letter_the_first_event_of_an_id_that_is_not_refused_is_the_row() {
+    let mut pipeline = running(MissPolicy::DeadLetter, &[0]);
+    pipeline.reference(CUSTOMER).upsert(&customer("bob", "gold")).unwrap();
+    let (refused, welcome) = (order(1, "ann", &[]), order(1, "bob", &[]));
+    let processed = feed(&mut pipeline, &[(0, 0, &refused), (0, 1, &welcome), (0, 2, &refused), (0, 3, &welcome)], 0);
+    assert_eq!((processed.rows, processed.rejected[&Reason::LookupMissed], processed.duplicates), (1, 1, 2));
+    assert_eq!(landed(&close(&mut pipeline).rows), [(1, 0, 1)]);
 }
 
 #[test]
@@ -235,7 +255,7 @@ fn ids_are_let_go_early_only_while_there_are_too_many() {
     let mut pipeline = pipeline_of(MissPolicy::Null, MIN_GENERATION_IDS);
     let attempt = pipeline.assign(&[0]);
     let mut index = pipeline.new_index()();
-    (0..MIN_GENERATION_IDS as u128).for_each(|id| index.load(id, 0, 0));
+    index.load(&(0..MIN_GENERATION_IDS as u128).map(|id| (id, 0)).collect::<Vec<_>>(), 0);
     assert!(pipeline.taken_over(attempt, 0, 1, 0, index));
     assert_eq!(pipeline.expire(0), 0);
     feed(&mut pipeline, &[(0, 0, &order(u128::MAX, "c", &[]))], 0);

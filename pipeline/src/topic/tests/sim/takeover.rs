@@ -174,10 +174,10 @@ fn load_ids(partition: i32, from: i64, index: &mut PartitionIndex, clock: Millis
     let wall = world.server.wall(world.now);
     for (row, ingested_at) in world.server.table.iter().filter(|(row, _)| row.partition == partition) {
         if row.offset >= from {
-            index.load(row.event as u128, 0, clock);
+            index.load(&[(row.event as u128, 0)], clock);
         } else if *ingested_at >= wall - world.window_ms as i64 {
             let age_s = (wall - ingested_at).max(0) as u64 / 1000;
-            index.load(row.event as u128, age_s * 1000, clock);
+            index.load(&[(row.event as u128, age_s * 1000)], clock);
         }
     }
 }
