@@ -8,6 +8,7 @@ pub mod crew;
 mod logs;
 mod partitions;
 mod process;
+mod read;
 mod signals;
 pub mod worker;
 

@@ -18,13 +18,12 @@ use rdkafka::{
     Message,
     consumer::CommitMode,
     error::{KafkaError, RDKafkaErrorCode},
-    message::{BorrowedMessage, OwnedMessage},
+    message::OwnedMessage,
 };
 
 use super::{
     crew::{Crew, Told},
     logs::Logs,
-    process::process,
 };
 use crate::{
     faults::{self, Point},
@@ -33,14 +32,8 @@ use crate::{
     telemetry::metrics as names,
 };
 
-/// Records processed at once: enough to spread the cost of a chunk, few enough to stay in the caches.
-const CHUNK: usize = 4096;
-/// Bytes of values processed at once, however few records they are: a batch must not outgrow one insert by a chunk.
-const CHUNK_BYTES: usize = 8 << 20;
 /// Updates of reference topics taken in one round, so that a long topic does not hold the loop up.
 const UPDATES: usize = 64;
-/// Longest wait for a record while nothing else is due.
-const IDLE: Duration = Duration::from_millis(50);
 /// How long the worker stands still for a free insert before it pauses its partitions and polls on. A pause throws away
 /// what librdkafka fetched ahead, so a short wait is cheaper standing.
 const STAND_STILL: Duration = Duration::from_secs(1);
@@ -135,88 +128,12 @@ impl Worker {
         self.drain_and_leave()
     }
 
-    /// Reads a chunk and processes it.
-    fn read(&mut self) -> Result<()> {
-        self.process_stash()?;
-        if self.pipeline.is_waiting() {
-            return Ok(());
-        }
-        let now = self.crew.now();
-        let until_due = self.pipeline.deadline().map(|due| Duration::from_millis(due.saturating_sub(now)));
-        let mut timeout = until_due.unwrap_or(IDLE).min(IDLE);
-        // The messages borrow the consumer, not this worker: take the source out while they live.
-        let source = &self.source;
-        let mut chunk: Vec<BorrowedMessage<'_>> = Vec::new();
-        let mut in_doubt = false;
-        let mut bytes = 0;
-        while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
-            match source.poll(timeout) {
-                None => break,
-                Some(Err(error)) => in_doubt |= complain(&error)?,
-                Some(Ok(message)) => {
-                    bytes += len(&message);
-                    let partition = message.partition();
-                    if !self.pipeline.accept(partition, message.offset()) {
-                        // Not ours yet, not ours any more, or read before.
-                    } else if let Some(stash) = self.stash.get_mut(&partition) {
-                        stash.push_back(message.detach());
-                    } else if let Some(id) = self.crew.unknown_schema(&self.pipeline.decoder, message.payload()) {
-                        self.crew.ask_schema(id);
-                        source.pause(&[partition]);
-                        self.stash.entry(partition).or_default().push_back(message.detach());
-                    } else {
-                        chunk.push(message);
-                    }
-                }
-            }
-            timeout = Duration::ZERO;
-        }
-        self.logs.note(&chunk, Instant::now());
-        process(&mut self.pipeline, &chunk, &self.crew)?;
-        drop(chunk);
-        if in_doubt {
-            self.start_over();
-        }
-        Ok(())
-    }
-
     /// The position of some partition is not what it was thought to be: all are taken over again, from where they
     /// then stand.
-    fn start_over(&mut self) {
+    pub(super) fn start_over(&mut self) {
         let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
         let restarted = self.pipeline.restart(&running);
         self.take_over_again(restarted, false);
-    }
-
-    /// Takes up what waited, as far as schemas are known now.
-    fn process_stash(&mut self) -> Result<()> {
-        let partitions: Vec<i32> = self.stash.keys().copied().collect();
-        for partition in partitions {
-            let Some(stash) = self.stash.get_mut(&partition) else { continue };
-            let ready = stash
-                .iter()
-                .take(CHUNK)
-                .scan(0, |bytes, message| {
-                    let room = *bytes < CHUNK_BYTES;
-                    *bytes += len(message);
-                    room.then_some(message)
-                })
-                .take_while(|message| self.crew.unknown_schema(&self.pipeline.decoder, message.payload()).is_none())
-                .count();
-            let chunk: Vec<OwnedMessage> = stash.drain(..ready).collect();
-            if let Some(next) = stash.front() {
-                let id = self.crew.unknown_schema(&self.pipeline.decoder, next.payload());
-                id.into_iter().for_each(|id| self.crew.ask_schema(id));
-            } else {
-                self.stash.remove(&partition);
-                self.source.resume(&[partition]);
-            }
-            process(&mut self.pipeline, &chunk, &self.crew)?;
-            if self.pipeline.is_waiting() {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Whether no record can be taken now: every insert slot is in use and the batch is due, or events wait for a
@@ -384,15 +301,11 @@ impl Worker {
 
 /// An error that librdkafka tells of while it goes on by itself; `true` when the position of a partition is in doubt: it
 /// is out of range, or librdkafka has passed over records that it cannot read.
-fn complain(error: &KafkaError) -> Result<bool> {
+pub(super) fn complain(error: &KafkaError) -> Result<bool> {
     if let KafkaError::MessageConsumptionFatal(_) = error {
         anyhow::bail!("Kafka ended this consumer for good: {error}; restart it");
     }
     tell_error("consumer", error, "a record was not read");
     let code = error.rdkafka_error_code();
     Ok(matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::BadMessage)))
-}
-
-fn len(message: &impl Message) -> usize {
-    message.payload().map_or(0, <[u8]>::len)
 }
