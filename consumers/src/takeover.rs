@@ -10,12 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use futures::{StreamExt, stream};
 use millrace_pipeline::{
     assignment::Attempt,
     dedup::{Millis, PartitionIndex},
     retry::Backoff,
 };
+use tokio::task::JoinSet;
 
 use self::{load::Extent, start::Start};
 pub use self::{
@@ -99,7 +99,7 @@ impl TakeOver {
         request: Request,
         reader: Reader,
         new_index: impl Fn() -> PartitionIndex,
-        now: impl Fn() -> Millis,
+        now: impl Fn() -> Millis + Clone + Send + Sync + 'static,
         ready: impl Fn(TakenOver),
     ) -> Result<(), Stopped> {
         let Request { attempt, partitions, held, room } = request;
@@ -127,14 +127,19 @@ impl TakeOver {
                     let from = starts.iter().map(|(partition, (start, _))| (*partition, start.from)).collect();
                     match self.ids.plan(&from, room).await {
                         Ok(extents) => {
-                            let loads = extents
-                                .into_iter()
-                                .map(|(partition, extent)| self.load(partition, extent, new_index(), &now));
-                            let mut loads = stream::iter(loads).buffer_unordered(PARALLEL_LOADS);
-                            while let Some((partition, index)) = loads.next().await {
-                                let (Some(index), Some((start, position))) = (index, starts.get(&partition)) else {
-                                    continue;
-                                };
+                            // A task each: making an index of millions of ids takes a core.
+                            let (mut extents, mut loads) = (extents.into_iter(), JoinSet::new());
+                            loop {
+                                while loads.len() < PARALLEL_LOADS
+                                    && let Some((partition, extent)) = extents.next()
+                                {
+                                    let (this, index, now) = (Arc::clone(&self), new_index(), now.clone());
+                                    loads.spawn(async move { this.load(partition, extent, index, &now).await });
+                                }
+                                let Some(loaded) = loads.join_next().await else { break };
+                                // One that panicked has said so, and is tried again.
+                                let Ok((partition, Some(index))) = loaded else { continue };
+                                let Some((start, position)) = starts.get(&partition) else { continue };
                                 let Some(epoch) = claimed.remove(&partition) else { continue };
                                 start.tell(&self.topic, partition, position);
                                 let Start { from: next_offset, decided, mark, behind, .. } = *start;
