@@ -8,7 +8,7 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use millrace_bench::stages::{CHUNK, Stages};
+use millrace_bench::stages::{Apart, CHUNK, Stage, Stages};
 
 fn stages(criterion: &mut Criterion) {
     let mut stages = Stages::new(131_072);
@@ -17,6 +17,15 @@ fn stages(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(CHUNK as u64));
     group.bench_function("decode", |bencher| bencher.iter(|| black_box(stages.decode())));
     group.bench_function("chunk", |bencher| bencher.iter(|| stages.process_next()));
+    let prepared = stages.prepare();
+    group.bench_function("publish", |bencher| bencher.iter(|| stages.counted_round(Stage::Publish, &prepared)));
+    let mut apart = Apart::new(&mut stages);
+    let found = apart.enrich();
+    group.bench_function("enrich", |bencher| bencher.iter(|| black_box(apart.enrich())));
+    group.bench_function("project", |bencher| bencher.iter(|| black_box(apart.project(&found))));
+    let (rows, copies) = (apart.project(&found), 24);
+    group.throughput(Throughput::Elements((copies * CHUNK) as u64));
+    group.bench_function("batch", |bencher| bencher.iter(|| black_box(Apart::gather(&rows, copies))));
     let batch = stages.batch();
     group.throughput(Throughput::Elements(batch.num_rows() as u64));
     group.bench_function("encode", |bencher| {

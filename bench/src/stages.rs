@@ -1,6 +1,8 @@
 //! The stages of the pipeline on generated events, without Kafka and ClickHouse: what benchmarks and the count of
 //! instructions run. The one place here that links the pipeline.
 
+mod apart;
+
 use std::time::Duration;
 
 use arrow_array::RecordBatch;
@@ -15,6 +17,7 @@ use millrace_pipeline::{
 use millrace_producers::{Encoder, Event};
 use millrace_schemas::{CUSTOMER_V1, ORDER_EVENT_V1, OrderEvent, PRODUCT_V1};
 
+pub use self::apart::Apart;
 use crate::orders::{Lookups, Orders, Timeline, blank};
 use crate::reference::{CUSTOMERS, PRODUCTS};
 
@@ -95,12 +98,8 @@ impl Stages {
         let mut pipeline = TopicPipeline::new(spec(), ORDER_EVENT_V1, &references, DecodeLimits::default())
             .expect("the columns fit the schemas");
         pipeline.decoder.learn(SCHEMA_ID, ORDER_EVENT_V1);
-        let customers: Vec<_> = (0..CUSTOMERS).map(|at| encoded(orders.customer(at))).collect();
-        let products: Vec<_> = (0..PRODUCTS).map(|at| encoded(orders.product(at))).collect();
-        for (lookup, (schema, values)) in schemas.into_iter().zip([customers, products]).enumerate() {
-            let records: Vec<Record<'_>> = values.iter().map(|value| record(0, 0, value)).collect();
-            let rows = decoder(schema).decode(&records).rows;
-            pipeline.reference(lookup).upsert(&rows).expect("the records have the columns agreed on");
+        for (lookup, rows) in reference_rows(&orders).iter().enumerate() {
+            pipeline.reference(lookup).upsert(rows).expect("the records have the columns agreed on");
         }
         let mut stages = Self { decoder: decoder(ORDER_EVENT_V1), pipeline, values, next: 0, epoch: 0 };
         stages.take_over();
@@ -220,6 +219,18 @@ impl Prepared {
         }
         self.events.len()
     }
+}
+
+/// Customers and products as columns.
+fn reference_rows(orders: &Orders) -> [RecordBatch; 2] {
+    let rows = |schema, values: Vec<Vec<u8>>| {
+        let records: Vec<Record<'_>> = values.iter().map(|value| record(0, 0, value)).collect();
+        decoder(schema).decode(&records).rows
+    };
+    [
+        rows(CUSTOMER_V1, (0..CUSTOMERS).map(|at| encoded(orders.customer(at))).collect()),
+        rows(PRODUCT_V1, (0..PRODUCTS).map(|at| encoded(orders.product(at))).collect()),
+    ]
 }
 
 /// The `at`th chunk, its partitions in runs, as a consumer fetches them.
