@@ -105,6 +105,7 @@ impl Worker {
                 self.stash.remove(&partition);
                 self.source.resume(&[partition]);
             }
+            self.logs.note(&chunk, Instant::now());
             process(&mut self.pipeline, &chunk, &self.crew)?;
             if self.pipeline.is_waiting() {
                 break;
