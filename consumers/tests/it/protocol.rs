@@ -178,11 +178,11 @@ async fn an_insert_that_comes_too_late_to_be_told_from_a_repetition_is_refused()
     let body = arrow_stream(&batch.rows).unwrap();
     let lease = claims.lease().unwrap();
     for wrong in [lease.in_another_life(), lease.run_out()] {
-        let error = inserter.send(&batch, "token", 0, Some(wrong), body.clone().into()).await.unwrap_err();
+        let error = inserter.send(&batch, &world.database, 0, Some(wrong), body.clone().into()).await.unwrap_err();
         assert_eq!(classify(&error), ErrorClass::TooLate, "{error}");
     }
     assert_eq!(world.rows_landed().await, 0);
-    inserter.send(&batch, "token", 1, Some(lease), body.into()).await.unwrap();
+    inserter.send(&batch, &world.database, 1, Some(lease), body.into()).await.unwrap();
     assert_eq!(world.rows_landed().await, 1000);
     world.clean_up().await;
 }
