@@ -10,7 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientContext, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, KafkaResult},
@@ -43,6 +43,8 @@ pub struct Rebalances {
     pub(super) closing: AtomicBool,
     /// Whether a commit has failed.
     pub(super) uncommitted: AtomicBool,
+    /// The offset of each partition that the broker has last said is committed.
+    pub(super) confirmed: Mutex<BTreeMap<i32, i64>>,
 }
 
 impl Rebalances {
@@ -51,6 +53,16 @@ impl Rebalances {
     pub(super) fn commit_failed(&self, error: &KafkaError) {
         tracing::warn!(%error, "offsets were not committed; they will be in a moment");
         self.uncommitted.store(true, Ordering::Relaxed);
+    }
+
+    /// The broker says that these offsets are committed.
+    pub(super) fn commit_confirmed(&self, offsets: &TopicPartitionList) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        for element in offsets.elements() {
+            if let (Ok(()), Offset::Offset(offset)) = (element.error(), element.offset()) {
+                confirmed.insert(element.partition(), offset);
+            }
+        }
     }
 }
 
@@ -92,9 +104,29 @@ impl ConsumerContext for Rebalances {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
     }
 
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            self.commit_failed(&error);
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        match result {
+            Ok(()) => self.commit_confirmed(offsets),
+            Err(error) => self.commit_failed(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::RDKafkaErrorCode;
+
+    use super::*;
+
+    #[test]
+    fn a_commit_counts_once_the_broker_has_confirmed_it() {
+        let rebalances = Rebalances::default();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("orders", 3, Offset::Offset(70)).unwrap();
+        rebalances.commit_callback(Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::RebalanceInProgress)), &list);
+        assert!(rebalances.uncommitted.load(Ordering::Relaxed));
+        assert!(rebalances.confirmed.lock().unwrap().is_empty());
+        rebalances.commit_callback(Ok(()), &list);
+        assert_eq!(rebalances.confirmed.lock().unwrap().get(&3), Some(&70));
     }
 }

@@ -188,14 +188,20 @@ impl Source {
         if list.count() == 0 {
             return;
         }
-        if let Err(error) = self.reader.consumer.commit(&list, mode) {
-            self.reader.consumer.context().commit_failed(&error);
+        match (self.reader.consumer.commit(&list, mode), mode) {
+            (Err(error), _) => self.reader.consumer.context().commit_failed(&error),
+            (Ok(()), CommitMode::Sync) => self.reader.consumer.context().commit_confirmed(&list),
+            (Ok(()), CommitMode::Async) => {}
         }
     }
 
-    /// Whether a commit has failed since this was asked last: on a topic that has gone quiet no other would carry it.
-    pub fn has_failed_commit(&self) -> bool {
-        self.reader.consumer.context().uncommitted.swap(false, Ordering::Relaxed)
+    /// Whether a commit has failed since this was asked last, or one of these was not confirmed: on a topic that has gone
+    /// quiet no other would carry it. librdkafka may drop a commit between two generations of the group without a word.
+    pub fn lacks_commit<'a>(&self, mut committed: impl Iterator<Item = &'a Progress>) -> bool {
+        let context = self.reader.consumer.context();
+        let confirmed = context.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_failed = context.uncommitted.swap(false, Ordering::Relaxed);
+        has_failed || committed.any(|one| confirmed.get(&one.partition) != Some(&one.next_offset))
     }
 
     /// End of a partition as last heard of, without asking the broker.

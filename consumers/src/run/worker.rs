@@ -272,7 +272,7 @@ impl Worker {
             return;
         }
         self.kept_house = Instant::now();
-        if self.source.has_failed_commit() {
+        if self.source.lacks_commit(self.committed.values()) {
             self.commit_again(CommitMode::Async);
         }
         if self.forgot_refused.elapsed() >= FORGET_REFUSED {
