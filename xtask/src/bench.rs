@@ -55,11 +55,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut command = Command::new(programs.path("millrace-bench"));
     command.current_dir(clone_root()?);
     if args.report {
-        return exit_code(command.arg("report").status().context("start millrace-bench")?);
+        return cargo::exit_code(command.arg("report").status().context("start millrace-bench")?);
     }
     command.args(["scenario", &args.scenario]);
     if args.list {
-        return exit_code(command.arg("--list").status().context("start millrace-bench")?);
+        return cargo::exit_code(command.arg("--list").status().context("start millrace-bench")?);
     }
     let stack = Stack::up(&Options {
         dir: DataDir::path_in_clone(Some("bench"))?,
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         stack.stop()?;
     }
-    exit_code(status)
+    cargo::exit_code(status)
 }
 
 /// Waits for the runner; when we are to stop, so is it, and it ends what it started.
@@ -102,8 +102,4 @@ fn wait(mut runner: Child, interrupt: &Interrupt) -> Result<ExitStatus> {
             _ => thread::sleep(Duration::from_millis(100)),
         }
     }
-}
-
-fn exit_code(status: ExitStatus) -> Result<ExitCode> {
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

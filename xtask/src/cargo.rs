@@ -3,7 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode, ExitStatus},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -59,6 +59,11 @@ fn build_with(arguments: &[&str]) -> Result<Programs> {
     let program = env::current_exe().context("find this program")?;
     let folder = program.parent().context("find the folder of this program")?;
     Ok(Programs(folder.to_path_buf()))
+}
+
+/// The exit status of a program of ours, as our own.
+pub(crate) fn exit_code(status: ExitStatus) -> Result<ExitCode> {
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 /// Whether nobody is there to answer a question.

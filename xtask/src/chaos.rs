@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.list {
         let programs = cargo::build(&["millrace-chaos"])?;
         let status = Command::new(programs.path("millrace-chaos")).arg("--list").status();
-        return exit_code(status.context("start millrace-chaos")?);
+        return cargo::exit_code(status.context("start millrace-chaos")?);
     }
     let programs = build(args.install_missing)?;
     let stack = Stack::up(&Options {
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         stack.stop()?;
     }
-    exit_code(status)
+    cargo::exit_code(status)
 }
 
 /// Builds everything that the cases start, after a look for the tools that they need.
@@ -111,8 +111,4 @@ pub(crate) fn command(programs: &Programs, stack: &Stack) -> Result<Command> {
 fn program_for_others() -> Result<PathBuf> {
     let linux = PathBuf::from(format!("/proc/{}/exe", process::id()));
     if linux.exists() { Ok(linux) } else { env::current_exe().context("find this program") }
-}
-
-fn exit_code(status: std::process::ExitStatus) -> Result<ExitCode> {
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -1,12 +1,12 @@
 //! The default of a field as the datum that a writer would have written, so that it is read like any other.
 
-use apache_avro::{
-    Schema,
-    schema::{InnerDecimalSchema, UuidSchema},
-};
+use apache_avro::{Schema, schema::UuidSchema};
 use serde_json::Value;
 
-use super::names::{Names, Path, PlanError};
+use super::{
+    names::{Names, Path, PlanError},
+    plan::{Base, Number, base},
+};
 
 /// Encodes `default` as a value of `schema`; the first branch of a union that takes it counts.
 ///
@@ -83,49 +83,22 @@ fn write<'s>(
             }
             datum.push(0);
         }
-        (_, Value::Number(number)) if is_long(schema) => push_long(number.as_i64().ok_or_else(wrong)?, datum),
+        (_, Value::Number(number)) if matches!(base(schema), Base::Number(Number::Long)) => {
+            push_long(number.as_i64().ok_or_else(wrong)?, datum)
+        }
         (_, Value::String(text)) => {
             // Bytes are written as characters 0 to 255.
             let bytes: Option<Vec<u8>> = text.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect();
             let bytes = bytes.ok_or_else(wrong)?;
-            match fixed_len(schema).ok_or_else(wrong)? {
-                None => push_bytes(&bytes, datum),
-                Some(len) if len == bytes.len() => datum.extend_from_slice(&bytes),
-                Some(_) => return Err(wrong()),
+            match base(schema) {
+                Base::Bytes => push_bytes(&bytes, datum),
+                Base::Fixed(len) if len == bytes.len() => datum.extend_from_slice(&bytes),
+                _ => return Err(wrong()),
             }
         }
         _ => return Err(wrong()),
     }
     Ok(())
-}
-
-fn is_long(schema: &Schema) -> bool {
-    matches!(
-        schema,
-        Schema::Long
-            | Schema::TimeMicros
-            | Schema::TimestampMillis
-            | Schema::TimestampMicros
-            | Schema::TimestampNanos
-            | Schema::LocalTimestampMillis
-            | Schema::LocalTimestampMicros
-            | Schema::LocalTimestampNanos
-    )
-}
-
-/// Whether these are bytes: `Some(None)` with a length before them, `Some(Some(_))` of a fixed length.
-fn fixed_len(schema: &Schema) -> Option<Option<usize>> {
-    match schema {
-        Schema::Bytes | Schema::BigDecimal | Schema::Uuid(UuidSchema::Bytes) => Some(None),
-        Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-            Some(Some(fixed.size))
-        }
-        Schema::Decimal(decimal) => Some(match &decimal.inner {
-            InnerDecimalSchema::Bytes => None,
-            InnerDecimalSchema::Fixed(fixed) => Some(fixed.size),
-        }),
-        _ => None,
-    }
 }
 
 fn push_bytes(bytes: &[u8], datum: &mut Vec<u8>) {

@@ -13,10 +13,9 @@ use arrow_schema::{DataType, Field};
 
 use super::{
     columns::only_value,
-    cursor::DAY_MS,
     default,
     names::{Names, Path, PlanError},
-    skip::{Node, decimal_limit},
+    skip::{Node, decimal_limit, per_day},
 };
 
 /// How to read one value into its column.
@@ -165,12 +164,7 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
         if is_logical(w) && is_logical(r) && SchemaKind::from(w) != SchemaKind::from(r) {
             return Err(unlike());
         }
-        let per_day = match r {
-            Schema::TimestampMillis | Schema::LocalTimestampMillis => Some(DAY_MS),
-            Schema::TimestampMicros | Schema::LocalTimestampMicros => Some(DAY_MS * 1000),
-            Schema::TimestampNanos | Schema::LocalTimestampNanos => Some(DAY_MS * 1_000_000),
-            _ => None,
-        };
+        let per_day = per_day(r);
         Ok(match (base(w), r) {
             (Base::Null, Schema::Null) => Op::Null,
             (Base::Boolean, Schema::Boolean) => Op::Boolean,
@@ -256,7 +250,7 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
 }
 
 /// What a value is written as, whatever it means.
-enum Base<'w> {
+pub(super) enum Base<'w> {
     Null,
     Boolean,
     Number(Number),
@@ -270,7 +264,8 @@ enum Base<'w> {
     Other,
 }
 
-fn base(schema: &Schema) -> Base<'_> {
+/// What a value of `schema` is written as.
+pub(super) fn base(schema: &Schema) -> Base<'_> {
     match schema {
         Schema::Null => Base::Null,
         Schema::Boolean => Base::Boolean,

@@ -38,15 +38,15 @@ impl Node {
     pub(super) fn compile<'s>(schema: &'s Schema, names: &Names<'s>, path: &Path<'_>) -> Result<Self, PlanError> {
         let (schema, path) = names.enter(schema, path)?;
         let inner = |schema| Self::compile(schema, names, &path);
+        if let Some(per_day) = per_day(schema) {
+            return Ok(Self::Timestamp { per_day });
+        }
         Ok(match schema {
             Schema::Null => Self::Null,
             Schema::Boolean => Self::Boolean,
             Schema::Int | Schema::TimeMillis => Self::Int,
             Schema::Long | Schema::TimeMicros => Self::Long,
             Schema::Date => Self::Date,
-            Schema::TimestampMillis | Schema::LocalTimestampMillis => Self::Timestamp { per_day: DAY_MS },
-            Schema::TimestampMicros | Schema::LocalTimestampMicros => Self::Timestamp { per_day: DAY_MS * 1000 },
-            Schema::TimestampNanos | Schema::LocalTimestampNanos => Self::Timestamp { per_day: DAY_MS * 1_000_000 },
             Schema::Float => Self::Skip(4),
             Schema::Double => Self::Skip(8),
             Schema::Bytes | Schema::BigDecimal => Self::Bytes,
@@ -76,6 +76,7 @@ impl Node {
                 Self::Map { value_min: value.min_len(), value: Box::new(value) }
             }
             Schema::Ref { name } => return Err(PlanError::UnknownName(name.to_string())),
+            _ => unreachable!("timestamps are told above"),
         })
     }
 
@@ -98,6 +99,16 @@ impl Node {
 pub(super) fn decimal_limit(decimal: &DecimalSchema) -> Option<u128> {
     let limit = 10u128.checked_pow(u32::try_from(decimal.precision).ok()?);
     limit.filter(|_| (1..=38).contains(&decimal.precision) && decimal.scale <= decimal.precision)
+}
+
+/// How many of its units a day has, if it is a timestamp.
+pub(super) fn per_day(schema: &Schema) -> Option<i64> {
+    match schema {
+        Schema::TimestampMillis | Schema::LocalTimestampMillis => Some(DAY_MS),
+        Schema::TimestampMicros | Schema::LocalTimestampMicros => Some(DAY_MS * 1000),
+        Schema::TimestampNanos | Schema::LocalTimestampNanos => Some(DAY_MS * 1_000_000),
+        _ => None,
+    }
 }
 
 pub(super) fn symbol_count(symbols: &[String]) -> i32 {
