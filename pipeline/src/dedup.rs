@@ -4,8 +4,9 @@
 //! never single entries. It is a cache of what ClickHouse holds: it is loaded when the partition is assigned and thrown
 //! away when it is revoked.
 //!
-//! It holds at most 24 bytes for each id inside the window once there are some ten thousand, and no call takes longer
-//! because there are many.
+//! It holds at most 24 bytes for each id inside the window once there are some ten thousand, and no call moves more ids
+//! because there are many. What the allocator takes to hand memory back is not bounded by that: 65 ms and more when an index
+//! of 30 million ids runs empty at once.
 
 mod groups;
 mod mix;
