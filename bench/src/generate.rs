@@ -3,29 +3,34 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use millrace_producers::{Compression, DeliveryFuture, Event, EventPublisher, PublisherConfig};
-use millrace_schemas::OrderEvent;
+use millrace_schemas::{OrderEvent, golden};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 
 use crate::cpu::cpu_seconds;
-use crate::manifest::Manifest;
-use crate::orders::{Lookups, Orders, Timeline, blank};
+use crate::events::{Events, OrderEvents, PaymentEvents};
+use crate::manifest::{Kind, Manifest};
+use crate::orders::{Orders, Timeline};
 use crate::pacing::Pacing;
+use crate::payments::Payments;
 use crate::poison::Poisoner;
 use crate::random::Random;
 use crate::second_version::SecondVersion;
-use crate::setup::{order_schema_id, plain_consumer, watermarks};
-use crate::stack::{Stack, Topics};
+use crate::setup::{order_schema_id, payment_schema_id, plain_consumer, watermarks};
+use crate::stack::{PaymentTopics, Stack, Topics};
 
 /// What to send.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Seed of everything.
     pub seed: u64,
-    /// Events, each at least once.
+    /// Number of the first event that is sent; those before it an earlier run has sent.
+    pub first: u64,
+    /// Events, each at least once, those of the earlier run among them.
     pub events: u64,
     /// When they happen.
     pub timeline: Timeline,
@@ -37,10 +42,23 @@ pub struct Load {
     pub rate: u64,
     /// Compression of batches.
     pub compression: Compression,
-    /// Whether every other event (by number) is written in a second version of the schema.
-    pub alternating_schemas: bool,
+    /// Which versions of the schema events are written in; payments have one only.
+    pub schemas: Versions,
     /// Whether records carry a `traceparent` header: 68 bytes more of each.
     pub traceparent: bool,
+    /// Share of the events that begin a trace, whose `traceparent` says so; their spans are made and go nowhere.
+    pub traced: f64,
+}
+
+/// Which versions of the order schema events are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// Version 1.
+    First,
+    /// Version 2.
+    Second,
+    /// Every other event, by number, in version 2.
+    Alternating,
 }
 
 /// How far a run is; shared with whoever shows it.
@@ -48,6 +66,8 @@ pub struct Load {
 pub struct Progress {
     /// Records handed to the client.
     pub sent: AtomicU64,
+    /// Whether somebody wants it to end early: after the event that it is at, with a manifest of what was sent by then.
+    pub ends: Arc<AtomicBool>,
 }
 
 /// Times that the producer is "restarted" in a run with duplicates: a new session that sends its last events again.
@@ -57,45 +77,104 @@ const NEIGHBOURS: u64 = 64;
 /// Answers that may be outstanding before the oldest is waited for; twice what the publisher lets under way.
 const ANSWERS: usize = 100_000;
 
-/// Sends the load.
-pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc<Progress>) -> Result<Manifest> {
-    let consumer = plain_consumer(stack)?;
-    let (_, begin_offsets) = watermarks(&consumer, &topics.orders)?;
-    ensure!(!begin_offsets.is_empty(), "topic {} is not there; run `millrace-bench reference` first", topics.orders);
-    let schema_id = order_schema_id(stack, &topics.orders).await?;
+/// Where a kind of events goes, and what its unreadable records are.
+struct Way<'a> {
+    kind: Kind,
+    topic: &'a str,
+    dead_letter_topic: &'a str,
+    schema_id: u32,
+    unreadable: Vec<golden::Bad>,
+}
 
-    let mut config = PublisherConfig::new(&stack.kafka, &stack.registry, &topics.orders);
-    config.compression = load.compression;
-    config.generate_traceparent = load.traceparent;
-    config.client_id = "millrace-bench".into();
-    let second_version = match load.alternating_schemas {
-        true => Some(SecondVersion::register(stack, &topics.orders).await?),
-        false => None,
+/// Sends the load as order events.
+pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc<Progress>) -> Result<Manifest> {
+    let way = Way {
+        kind: Kind::Orders,
+        topic: &topics.orders,
+        dead_letter_topic: &topics.dead_letters,
+        schema_id: order_schema_id(stack, &topics.orders).await?,
+        unreadable: golden::bad(),
     };
+    let second_version: Option<Encode<OrderEvent>> = match load.schemas {
+        Versions::First => None,
+        Versions::Second | Versions::Alternating => {
+            let version = SecondVersion::register(stack, &topics.orders).await?;
+            Some(Box::new(move |event, value| version.encode(event, value)))
+        }
+    };
+    let events = OrderEvents::new(Orders::new(load.seed, load.timeline));
+    send(stack, way, load, events, second_version, progress).await
+}
+
+/// Sends the load as payments.
+pub async fn generate_payments(
+    stack: &Stack,
+    topics: &PaymentTopics,
+    load: &Load,
+    progress: Arc<Progress>,
+) -> Result<Manifest> {
+    ensure!(load.schemas == Versions::First, "payments have one version of their schema; leave --schemas out");
+    let way = Way {
+        kind: Kind::Payments,
+        topic: &topics.payments,
+        dead_letter_topic: &topics.dead_letters,
+        schema_id: payment_schema_id(stack, &topics.payments).await?,
+        unreadable: golden::bad_payments(),
+    };
+    let events = PaymentEvents::new(Payments::new(load.seed, load.timeline));
+    send(stack, way, load, events, None, progress).await
+}
+
+async fn send<E: Events>(
+    stack: &Stack,
+    way: Way<'_>,
+    load: &Load,
+    events: E,
+    second_version: Option<Encode<E::Event>>,
+    progress: Arc<Progress>,
+) -> Result<Manifest> {
+    let Way { kind, topic, dead_letter_topic, schema_id, unreadable } = way;
+    let consumer = plain_consumer(stack)?;
+    let (_, begin_offsets) = watermarks(&consumer, topic)?;
+    ensure!(!begin_offsets.is_empty(), "topic {topic} is not there; run `millrace-bench reference` first");
+
+    let mut config = PublisherConfig::new(&stack.kafka, &stack.registry, topic);
+    config.compression = load.compression;
+    config.generate_traceparent = load.traceparent || load.traced > 0.0;
+    config.trace_ratio = load.traced;
+    if load.traced > 0.0 {
+        opentelemetry::global::set_tracer_provider(SdkTracerProvider::builder().build());
+    }
+    config.client_id = "millrace-bench".into();
     let mut sender = Sender {
+        schemas: load.schemas,
         second_version,
         key: Vec::new(),
         value: Vec::new(),
-        orders: Orders::new(load.seed, load.timeline),
+        events,
         publisher: EventPublisher::connect(config.clone()).await?,
         config,
         answers: VecDeque::new(),
-        event: blank(),
-        lookups: Lookups::default(),
+        begun: false,
         delivered: 0,
         pacing: Pacing { began: Instant::now(), rate: load.rate },
         progress,
     };
-    let mut poisoner = Poisoner::new(stack, &topics.orders, schema_id, load.seed)?;
+    let mut poisoner = Poisoner::new(stack, topic, schema_id, load.seed, unreadable)?;
     let mut again = Duplicates::new(load);
     let mut poison_choice = Random::new(load.seed ^ 0x6d69_7865, 0);
 
     let began = Instant::now();
     sender.pacing.began = began;
-    for n in 0..load.events {
+    let mut events = load.first;
+    for n in load.first..load.events {
+        if sender.progress.ends.load(Ordering::Relaxed) {
+            break;
+        }
         sender.send(n).await?;
+        events += 1;
         if poison_choice.chance(load.poison) {
-            poisoner.send(&sender.orders).await?;
+            poisoner.send(&mut sender.events).await?;
             sender.progress.sent.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(earlier) = again.one_after(n) {
@@ -112,13 +191,14 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
     let poison = poisoner.finish().await?;
     let seconds = began.elapsed().as_millis() as f64 / 1000.0;
 
-    let (_, end_offsets) = watermarks(&consumer, &topics.orders)?;
+    let (_, end_offsets) = watermarks(&consumer, topic)?;
     Ok(Manifest {
+        kind,
         seed: load.seed,
-        events: load.events,
+        events,
         timeline: load.timeline,
-        topic: topics.orders.clone(),
-        dead_letter_topic: topics.dead_letters.clone(),
+        topic: topic.to_owned(),
+        dead_letter_topic: dead_letter_topic.to_owned(),
         duplicates: again.sent,
         restarts: again.restarts,
         delivered: sender.delivered + poison.len() as u64,
@@ -130,35 +210,50 @@ pub async fn generate(stack: &Stack, topics: &Topics, load: &Load, progress: Arc
     })
 }
 
-struct Sender {
-    orders: Orders,
-    second_version: Option<SecondVersion>,
+/// Replaces the bytes by an event in Confluent wire format.
+type Encode<E> = Box<dyn Fn(&E, &mut Vec<u8>) + Send + Sync>;
+
+struct Sender<E: Events> {
+    events: E,
+    schemas: Versions,
+    second_version: Option<Encode<E::Event>>,
     /// Of an event in the second version.
     key: Vec<u8>,
     value: Vec<u8>,
-    publisher: EventPublisher<OrderEvent>,
+    publisher: EventPublisher<E::Event>,
     config: PublisherConfig,
     /// Oldest first.
     answers: VecDeque<DeliveryFuture>,
-    event: OrderEvent,
-    lookups: Lookups,
+    /// Whether an event of this session is written.
+    begun: bool,
     delivered: u64,
     pacing: Pacing,
     progress: Arc<Progress>,
 }
 
-impl Sender {
+impl<E: Events> Sender<E> {
     async fn send(&mut self, n: u64) -> Result<()> {
-        self.orders.write_event(n, &mut self.event, &mut self.lookups);
+        let event = self.events.at(n);
         let answer = match &self.second_version {
-            Some(version) if n % 2 == 1 => {
-                version.encode(&self.event, &mut self.value);
+            Some(encode) if self.schemas == Versions::Second || n % 2 == 1 => {
+                encode(event, &mut self.value);
                 self.key.clear();
-                self.event.write_key(&mut self.key);
+                event.write_key(&mut self.key);
                 self.publisher.send_encoded(&self.key, &self.value).await?
             }
-            _ => self.publisher.send(&self.event).await?,
+            _ => self.publisher.send(event).await?,
         };
+        if !self.begun {
+            // An idempotent session takes its time to begin, in which another producer's unreadable records would all come first;
+            // and so they would in a burst that makes up for it.
+            let asked = Instant::now();
+            answer.await?;
+            self.pacing.began += asked.elapsed();
+            self.begun = true;
+            self.delivered += 1;
+            self.progress.sent.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         self.answers.push_back(answer);
         self.collect()?;
         if self.answers.len() > ANSWERS
@@ -186,6 +281,7 @@ impl Sender {
     async fn restart(&mut self) -> Result<()> {
         self.finish().await?;
         self.publisher = EventPublisher::connect(self.config.clone()).await?;
+        self.begun = false;
         Ok(())
     }
 
@@ -264,14 +360,16 @@ mod tests {
     fn load(events: u64, duplicates: f64) -> Load {
         Load {
             seed: 1,
+            first: 0,
             events,
             timeline: Timeline { start_ms: 0, spacing_us: 1000 },
             duplicates,
             poison: 0.0,
             rate: 0,
             compression: Compression::None,
-            alternating_schemas: false,
+            schemas: Versions::First,
             traceparent: false,
+            traced: 0.0,
         }
     }
 
@@ -307,7 +405,6 @@ mod tests {
 
     #[test]
     fn events_spread_over_months() {
-        let spacing = spacing_over_months(12.0, 1_000_000).unwrap();
-        assert_eq!(spacing * 1_000_000 / 86_400_000_000, 365);
+        assert_eq!(spacing_over_months(12.0, 1_000_000).unwrap() * 1_000_000 / 86_400_000_000, 365);
     }
 }

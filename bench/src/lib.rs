@@ -11,14 +11,17 @@ pub mod zipf;
 pub mod identity;
 pub mod lifecycle;
 pub mod orders;
+pub mod payments;
 pub mod reference;
 
 pub mod cost;
 pub mod cpu;
+mod events;
+pub mod exposition;
 pub mod generate;
 pub mod manifest;
 mod pacing;
-pub mod poison;
+mod poison;
 pub mod replay;
 mod second_version;
 pub mod setup;
@@ -28,5 +31,7 @@ pub mod window;
 
 pub mod verify;
 
+pub mod panels;
 pub mod report;
+pub mod scaling;
 pub mod scenario;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line talks to its user")]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,15 +11,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use millrace_bench::generate::{Load, Progress, generate, spacing_over_months, start_ending_now};
-use millrace_bench::manifest::Manifest;
+use millrace_bench::generate::{
+    Load, Progress, Versions, generate, generate_payments, spacing_over_months, start_ending_now,
+};
+use millrace_bench::manifest::{Kind, Manifest};
 use millrace_bench::orders::Timeline;
 use millrace_bench::replay::{Replay, replay};
-use millrace_bench::setup::reference;
-use millrace_bench::stack::{Stack, Topics};
+use millrace_bench::setup::{payment_reference, reference};
+use millrace_bench::stack::{PaymentTopics, Stack, Topics};
 use millrace_bench::stages::{CHUNK, Stage, Stages};
 use millrace_bench::verify::{Verdict, verify};
 use millrace_producers::Compression;
+use signal_hook::consts::SIGTERM;
 
 /// Also in place of libc's malloc: what librdkafka allocates in one thread it frees in another, which costs glibc a
 /// quarter of the load's CPU.
@@ -35,26 +39,35 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the topics, register the schemas, publish customers and products
+    /// Make the topics, register the schemas, publish what events are enriched with
     Reference {
         #[command(flatten)]
         target: Target,
-        /// Seed of customers and products; the same as for generate
+        /// Of which events
+        #[arg(long, value_enum, default_value_t = Kind::Orders)]
+        kind: Kind,
+        /// Seed of customers, products and payment methods; the same as for generate
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Partitions of the topic of events
         #[arg(long, default_value_t = 4)]
         partitions: i32,
     },
-    /// Send events, duplicates and unreadable records; progress as JSON lines on standard error
+    /// Send events, duplicates and unreadable records; progress as JSON lines on standard error. SIGTERM ends it early
     Generate {
         #[command(flatten)]
         target: Target,
+        /// Which events
+        #[arg(long, value_enum, default_value_t = Kind::Orders)]
+        kind: Kind,
         #[command(flatten)]
         load: LoadOptions,
         /// File to write down what was sent
         #[arg(long)]
         manifest: PathBuf,
+        /// Serve the publisher's metrics there while it sends, at /metrics; port 0 takes a free one, which is said
+        #[arg(long, value_name = "HOST:PORT")]
+        metrics: Option<SocketAddr>,
     },
     /// Send the records of a topic to the topic of events at a pace; progress as JSON lines on standard error
     Replay {
@@ -71,9 +84,9 @@ enum Command {
         /// File that generate wrote
         #[arg(long)]
         manifest: PathBuf,
-        /// Table of the events
-        #[arg(long, default_value = "orders")]
-        table: String,
+        /// Table of the events; by default that of their kind
+        #[arg(long)]
+        table: Option<String>,
         /// Print the verdict as one JSON object
         #[arg(long)]
         json: bool,
@@ -91,17 +104,15 @@ enum Command {
     Scenario(millrace_bench::scenario::Args),
     /// Write the tables and pictures of bench/README.md anew, from bench/results/*.json
     Report(millrace_bench::report::Args),
+    /// What a number of events a second needs, and how throughput grows with consumers: a model of bench/results/*.json
+    Scaling(millrace_bench::scaling::Args),
+    /// Draw the panels of a Grafana dashboard from a Prometheus, as a picture
+    Panels(millrace_bench::panels::Args),
     /// Measure what making and encoding an event costs, without Kafka
     Cost {
         /// Events
         #[arg(long, default_value_t = 1_000_000)]
         events: u64,
-    },
-    /// Measure the deduplication index, without Kafka and ClickHouse
-    Window {
-        /// Ids in the index
-        #[arg(long, default_value_t = 1_000_000)]
-        ids: usize,
     },
 }
 
@@ -123,6 +134,9 @@ struct LoadOptions {
     /// Events, each sent at least once
     #[arg(long, default_value_t = 2_000_000)]
     events: u64,
+    /// Leave out the events before this one, which an earlier run with the same options has sent
+    #[arg(long, default_value_t = 0)]
+    first: u64,
     /// Duplicates as a share of the events
     #[arg(long, default_value_t = 0.05)]
     duplicates: f64,
@@ -141,12 +155,15 @@ struct LoadOptions {
     /// Compression of batches
     #[arg(long, value_enum, default_value_t = CompressionOption::Lz4)]
     compression: CompressionOption,
-    /// Schema versions: the first only, or every other event in a second one that has a field more
+    /// Schema versions: the first only, the second only, or every other event in the second
     #[arg(long, value_enum, default_value_t = Schemas::First)]
     schemas: Schemas,
     /// Give every event a `traceparent` header, as EventPublisher does by default
     #[arg(long)]
     traceparent: bool,
+    /// Share of the events that begin a trace, 0 to 1; all then have a `traceparent`
+    #[arg(long, default_value_t = 0.0)]
+    traced: f64,
 }
 
 #[derive(Args)]
@@ -178,6 +195,7 @@ enum CompressionOption {
 #[derive(Clone, Copy, ValueEnum)]
 enum Schemas {
     First,
+    Second,
     Alternating,
 }
 
@@ -192,16 +210,34 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Reference { target, seed, partitions } => {
+        Command::Reference { target, kind, seed, partitions } => {
             let (stack, topics) = target.read()?;
-            let prepared = reference(&stack, &topics, seed, partitions, |step| eprintln!("{step}")).await?;
-            eprintln!("{}", serde_json::to_string(&prepared)?);
+            let step = |step: &str| eprintln!("{step}");
+            let prepared = match kind {
+                Kind::Orders => serde_json::to_value(reference(&stack, &topics, seed, partitions, step).await?)?,
+                Kind::Payments => {
+                    let topics = PaymentTopics::new(&target.topic_prefix);
+                    serde_json::to_value(payment_reference(&stack, &topics, seed, partitions, step).await?)?
+                }
+            };
+            eprintln!("{prepared}");
         }
-        Command::Generate { target, load, manifest } => {
+        Command::Generate { target, kind, load, manifest, metrics } => {
             let (stack, topics) = target.read()?;
+            if let Some(address) = metrics {
+                let address = millrace_bench::exposition::serve(address)?;
+                eprintln!("{}", serde_json::json!({ "metrics": format!("http://{address}/metrics") }));
+            }
             let progress = Arc::new(Progress::default());
             let shown = tokio::spawn(show(Arc::clone(&progress)));
-            let sent = generate(&stack, &topics, &load.load()?, progress).await;
+            signal_hook::flag::register(SIGTERM, Arc::clone(&progress.ends))?;
+            let load = load.load()?;
+            let sent = match kind {
+                Kind::Orders => generate(&stack, &topics, &load, progress).await,
+                Kind::Payments => {
+                    generate_payments(&stack, &PaymentTopics::new(&target.topic_prefix), &load, progress).await
+                }
+            };
             shown.abort();
             let sent = sent?;
             sent.write(&manifest)?;
@@ -225,7 +261,9 @@ async fn run(command: Command) -> Result<ExitCode> {
             eprintln!("{}", done?);
         }
         Command::Verify { stack, manifest, table, json } => {
-            let verdict = verify(&Stack::read(&stack)?, &Manifest::read(&manifest)?, &table).await?;
+            let manifest = Manifest::read(&manifest)?;
+            let table = table.unwrap_or_else(|| manifest.kind.table().to_owned());
+            let verdict = verify(&Stack::read(&stack)?, &manifest, &table).await?;
             if json {
                 println!("{}", serde_json::to_string(&verdict)?);
             } else {
@@ -242,7 +280,8 @@ async fn run(command: Command) -> Result<ExitCode> {
         // It waits for other programs most of the time, and has no use for a runtime.
         Command::Scenario(args) => return tokio::task::block_in_place(|| millrace_bench::scenario::run(&args)),
         Command::Report(args) => millrace_bench::report::run(&args)?,
-        Command::Window { ids } => println!("{}", serde_json::to_string(&millrace_bench::window::measure(ids))?),
+        Command::Scaling(args) => millrace_bench::scaling::run(&args)?,
+        Command::Panels(args) => millrace_bench::panels::run(&args)?,
         Command::Cost { events } => println!("{}", serde_json::to_string(&millrace_bench::cost::measure(events)?)?),
     }
     Ok(ExitCode::SUCCESS)
@@ -273,6 +312,7 @@ fn tell(verdict: &Verdict) {
         "{} dead letters: {} missing, {} unexpected, {} wrong",
         verdict.dead_letters, verdict.dead_letters_missing, verdict.dead_letters_unexpected, verdict.dead_letters_wrong
     );
+    println!("{} groups of rollups and answers: {} wrong", verdict.rollup_groups, verdict.rollups_wrong);
     for sample in &verdict.samples {
         println!("  {sample}");
     }
@@ -318,13 +358,19 @@ impl LoadOptions {
         };
         Ok(Load {
             seed: self.seed,
+            first: self.first,
             events: self.events,
             timeline: Timeline { start_ms, spacing_us },
             duplicates: self.duplicates,
             poison: self.poison,
             rate: self.rate,
-            alternating_schemas: matches!(self.schemas, Schemas::Alternating),
+            schemas: match self.schemas {
+                Schemas::First => Versions::First,
+                Schemas::Second => Versions::Second,
+                Schemas::Alternating => Versions::Alternating,
+            },
             traceparent: self.traceparent,
+            traced: self.traced,
             compression: match self.compression {
                 CompressionOption::None => Compression::None,
                 CompressionOption::Lz4 => Compression::Lz4,

@@ -11,9 +11,33 @@ use crate::orders::Timeline;
 /// Offsets by partition.
 pub type Offsets = BTreeMap<i32, i64>;
 
+/// What a run of the generator sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Order events.
+    #[default]
+    Orders,
+    /// Payments.
+    Payments,
+}
+
+impl Kind {
+    /// The table that they land in, unless told otherwise.
+    pub const fn table(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Payments => "payments",
+        }
+    }
+}
+
 /// A run of the generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
+    /// Of what; a manifest that does not say is of orders.
+    #[serde(default)]
+    pub kind: Kind,
     /// Events 0..events of this seed were sent at least once.
     pub seed: u64,
     /// How many.

@@ -197,6 +197,13 @@ impl Orders {
     }
 }
 
+/// The id of an order of the seed; orders have the numbers of [`Lifecycle::step`].
+pub(crate) fn order_id(seed: u64, order: u64) -> String {
+    let mut id = "ord-".to_owned();
+    push_hex(&mut id, Random::new(seed ^ 0x6f72_6465, order).bits());
+    id
+}
+
 /// An event to be overwritten.
 pub fn blank() -> OrderEvent {
     OrderEvent {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use millrace_producers::{Event, EventPublisher, PublisherConfig, Registry, schema_id};
-use millrace_schemas::ORDER_EVENT_V1;
+use millrace_schemas::{ORDER_EVENT_V1, PAYMENT_V1};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -13,8 +13,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::manifest::Offsets;
+use crate::payments::methods;
 use crate::reference::Reference;
-use crate::stack::{Stack, Topics};
+use crate::stack::{PaymentTopics, Stack, Topics};
 
 /// For each question to the broker.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,7 +43,13 @@ pub async fn reference(
     mut step: impl FnMut(&str),
 ) -> Result<Prepared> {
     let began = Instant::now();
-    create_topics(stack, topics, partitions).await?;
+    let wanted = [
+        topic(&topics.orders, partitions),
+        topic(&topics.dead_letters, 1),
+        topic(&topics.customers, 4).set("cleanup.policy", "compact"),
+        topic(&topics.products, 1).set("cleanup.policy", "compact"),
+    ];
+    create_topics(stack, &wanted, &topics.orders, partitions).await?;
     order_schema_id(stack, &topics.orders).await?;
     step("topics made, order schema registered");
     let Reference { customers, products } = Reference::new(seed);
@@ -51,6 +58,43 @@ pub async fn reference(
     publish_all(stack, &topics.products, &products).await?;
     step("products published");
     Ok(Prepared { customers: customers.len(), products: products.len(), seconds: began.elapsed().as_secs_f64() })
+}
+
+/// What `payment_reference` did.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct PaymentsPrepared {
+    /// Payment methods published.
+    pub methods: usize,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// As [`reference()`], for payments and payment methods.
+pub async fn payment_reference(
+    stack: &Stack,
+    topics: &PaymentTopics,
+    seed: u64,
+    partitions: i32,
+    mut step: impl FnMut(&str),
+) -> Result<PaymentsPrepared> {
+    let began = Instant::now();
+    let wanted = [
+        topic(&topics.payments, partitions),
+        topic(&topics.dead_letters, 1),
+        topic(&topics.methods, 1).set("cleanup.policy", "compact"),
+    ];
+    create_topics(stack, &wanted, &topics.payments, partitions).await?;
+    payment_schema_id(stack, &topics.payments).await?;
+    step("topics made, payment schema registered");
+    let methods = methods(seed);
+    publish_all(stack, &topics.methods, &methods).await?;
+    step("payment methods published");
+    Ok(PaymentsPrepared { methods: methods.len(), seconds: began.elapsed().as_secs_f64() })
+}
+
+/// The registry's id of the payment schema, which is registered if it was not.
+pub async fn payment_schema_id(stack: &Stack, topic: &str) -> Result<u32> {
+    Ok(schema_id(&registry(stack), topic, PAYMENT_V1, true).await?)
 }
 
 /// The registry's id of the order schema, which is registered if it was not.
@@ -62,19 +106,18 @@ pub(crate) fn registry(stack: &Stack) -> Registry {
     PublisherConfig::new("", &stack.registry, "").registry
 }
 
-async fn create_topics(stack: &Stack, topics: &Topics, partitions: i32) -> Result<()> {
+/// With as many replicas as the broker is told to make.
+fn topic(name: &str, partitions: i32) -> NewTopic<'_> {
+    NewTopic::new(name, partitions, TopicReplication::Fixed(-1))
+}
+
+/// Makes topics; `events` is the one that has so many partitions.
+async fn create_topics(stack: &Stack, wanted: &[NewTopic<'_>], events: &str, partitions: i32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &stack.kafka).create().context("make the Kafka admin client")?;
-    let topic = |name, partitions| NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let wanted = [
-        topic(topics.orders.as_str(), partitions),
-        topic(&topics.dead_letters, 1),
-        topic(&topics.customers, 4).set("cleanup.policy", "compact"),
-        topic(&topics.products, 1).set("cleanup.policy", "compact"),
-    ];
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
     let results =
-        admin.create_topics(&wanted, &options).await.with_context(|| format!("create topics on {}", stack.kafka))?;
+        admin.create_topics(wanted, &options).await.with_context(|| format!("create topics on {}", stack.kafka))?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -83,15 +126,14 @@ async fn create_topics(stack: &Stack, topics: &Topics, partitions: i32) -> Resul
     }
     // A topic that was just made is not in the broker's metadata at once.
     let (consumer, began) = (plain_consumer(stack)?, Instant::now());
-    let mut found = partitions_of(&consumer, &topics.orders)?;
+    let mut found = partitions_of(&consumer, events)?;
     while found.is_empty() && began.elapsed() < TIMEOUT {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        found = partitions_of(&consumer, &topics.orders)?;
+        found = partitions_of(&consumer, events)?;
     }
     ensure!(
         found.len() == partitions as usize,
-        "topic {} has {} partitions, not {partitions}; delete it, or pass --partitions {}",
-        topics.orders,
+        "topic {events} has {} partitions, not {partitions}; delete it, or pass --partitions {}",
         found.len(),
         found.len()
     );

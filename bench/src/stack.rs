@@ -12,8 +12,11 @@ pub struct Stack {
     pub kafka: String,
     /// Schema registry, base address.
     pub registry: String,
-    /// ClickHouse, HTTP address.
+    /// ClickHouse, HTTP address; of several servers, the first.
     pub clickhouse: String,
+    /// HTTP addresses of all servers, each of which has the rows of some partitions; empty if there is one.
+    #[serde(default)]
+    pub clickhouse_servers: Vec<String>,
     /// ClickHouse database.
     pub database: String,
     /// A user who may read everything.
@@ -41,6 +44,15 @@ impl User {
 }
 
 impl Stack {
+    /// HTTP address of each server of ClickHouse.
+    pub fn servers(&self) -> &[String] {
+        if self.clickhouse_servers.is_empty() {
+            std::slice::from_ref(&self.clickhouse)
+        } else {
+            &self.clickhouse_servers
+        }
+    }
+
     /// Reads the file.
     pub fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file)
@@ -70,6 +82,28 @@ impl Topics {
             dead_letters: format!("{prefix}orders.dead"),
             customers: format!("{prefix}customers"),
             products: format!("{prefix}products"),
+        }
+    }
+}
+
+/// Names of the topics of a run with payments.
+#[derive(Clone, Debug)]
+pub struct PaymentTopics {
+    /// Payments.
+    pub payments: String,
+    /// Their dead letters.
+    pub dead_letters: String,
+    /// Payment methods.
+    pub methods: String,
+}
+
+impl PaymentTopics {
+    /// The usual names behind a prefix, which is empty but for tests.
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            payments: format!("{prefix}payments"),
+            dead_letters: format!("{prefix}payments.dead"),
+            methods: format!("{prefix}payment_methods"),
         }
     }
 }

@@ -97,7 +97,7 @@ impl Stages {
         let references = schemas.map(|schema| decoder(schema).columns().clone());
         let mut pipeline = TopicPipeline::new(spec(), ORDER_EVENT_V1, &references, DecodeLimits::default())
             .expect("the columns fit the schemas");
-        pipeline.decoder.learn(SCHEMA_ID, ORDER_EVENT_V1);
+        pipeline.learn(SCHEMA_ID, ORDER_EVENT_V1);
         for (lookup, rows) in reference_rows(&orders).iter().enumerate() {
             pipeline.reference(lookup).upsert(rows).expect("the records have the columns agreed on");
         }
@@ -171,19 +171,19 @@ impl Stages {
         Prepared { batch, events, encoder: Encoder::new(SCHEMA_ID).expect("the schema is valid") }
     }
 
-    /// The body of an insert.
+    /// The body of an insert; how many bytes it has.
     ///
     /// # Panics
     /// Never: rows of the pipeline have an Arrow form.
     #[must_use]
     #[allow(clippy::expect_used, reason = "rows of the pipeline have an Arrow form")]
-    pub fn encode(rows: &RecordBatch) -> Vec<u8> {
-        arrow_stream(rows).expect("rows have an Arrow form")
+    pub fn encode(rows: &RecordBatch) -> usize {
+        arrow_stream(rows).expect("rows have an Arrow form").iter().map(|piece| piece.len()).sum()
     }
 
     #[allow(clippy::expect_used, reason = "the batch is far below what an array can hold")]
     fn close(&mut self) -> RecordBatch {
-        let batch = self.pipeline.close(Trigger::Drain).expect("the rows fit one array");
+        let batch = self.pipeline.close(0, Trigger::Drain).expect("the rows fit one array");
         batch.map_or_else(|| RecordBatch::new_empty(self.pipeline.row_schema().clone()), |batch| batch.rows)
     }
 
@@ -289,5 +289,6 @@ fn spec() -> TopicSpec {
             max_bytes: BatchLimits::MAX_BYTES,
             max_age: Duration::from_secs(1),
         },
+        route: None,
     }
 }

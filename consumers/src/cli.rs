@@ -1,7 +1,14 @@
 //! The command line of `millrace`: what can be asked for, and how the answer leaves. It does none of the work.
 //!
-//! Exit status: 0 it went well; 1 it failed, or `check` or `audit` found a problem; 2 the command line or the configuration
+//! Exit status: 0 it went well; 1 it failed, or `check`, `audit` or `status` found a problem; 2 the command line or the configuration
 //! is wrong.
+
+mod dead;
+mod migrate;
+mod query;
+mod replay;
+mod trace_event;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -13,11 +20,13 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 
+use self::{migrate::Migration, replay::RangeReplay};
 use crate::{
+    allocator,
     audit::{self, Options, Wanted},
-    check,
+    build, check,
     config::{self, Config, ConfigErrors, LogLevel, Secret, Topic},
-    migrate, run,
+    one_line, run,
     telemetry::{logs, metrics},
 };
 
@@ -25,7 +34,7 @@ use crate::{
 #[derive(Parser)]
 #[command(
     name = "millrace",
-    version,
+    version = build::DESCRIPTION.as_str(),
     after_help = "Exit status: 0 good; 1 failed, or a problem found; 2 the command line or the configuration is wrong."
 )]
 struct Cli {
@@ -57,16 +66,8 @@ enum Command {
         #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
         timeout: Duration,
     },
-    /// Show what would be made or added in ClickHouse; with --apply, do it
-    Migrate {
-        #[command(flatten)]
-        config: ConfigFile,
-        /// Run the plan
-        #[arg(long)]
-        apply: bool,
-        #[command(flatten)]
-        user: MigrateUser,
-    },
+    /// Show what would be made, added or widened in ClickHouse; with --plan, as an SQL script; with --apply, do it
+    Migrate(Migration),
     /// Account for every event: compare Kafka and ClickHouse, and tell what is lost, doubled or unexplained. It writes
     /// nothing and may run beside a live pipeline
     Audit {
@@ -87,6 +88,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Land what is missing in ClickHouse of a range of offsets or times, whatever the dedup window. It may run beside a
+    /// live pipeline, and again: what is in the table is left alone
+    Replay(RangeReplay),
+    /// Look at the events that could not be read, and replay them
+    Dead {
+        #[command(subcommand)]
+        command: dead::DeadCommand,
+    },
+    /// Ask a running process how it is, over its admin API; exit status 0 if it is ready and all topics run
+    Status(watch::StatusArguments),
+    /// Watch a running process: rates, lag, freshness, partitions, breakers and errors, each second
+    Top(watch::DoorArguments),
+    /// Ask a running process whether it is alive, for the health check of a container
+    Health(watch::HealthArguments),
+    /// The way of one event: its record, and its row, its original or its dead letter
+    TraceEvent(trace_event::TraceEvent),
+    /// Ask ClickHouse one of the queries that come with Millrace; it only reads
+    Query(query::QueryArguments),
     /// Print a commented default configuration
     Config,
 }
@@ -115,20 +134,6 @@ struct ConfigFile {
     path: PathBuf,
 }
 
-/// A user with the right to create tables; default: the configuration's.
-#[derive(Args)]
-struct MigrateUser {
-    /// ClickHouse user with the right to create and alter tables, instead of the configuration's
-    #[arg(long)]
-    user: Option<String>,
-    /// File with that user's password
-    #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_env")]
-    password_file: Option<PathBuf>,
-    /// Environment variable with that user's password
-    #[arg(long, value_name = "NAME", requires = "user")]
-    password_env: Option<String>,
-}
-
 /// Why a command ends with another status than 0.
 enum Failure {
     /// Status 2.
@@ -155,6 +160,7 @@ impl From<anyhow::Error> for Failure {
 
 /// Does what the command line asks for.
 pub fn main() -> ExitCode {
+    allocator::few_arenas();
     let failure = match execute(Cli::parse().command) {
         Ok(()) => return ExitCode::SUCCESS,
         Err(failure) => failure,
@@ -162,7 +168,7 @@ pub fn main() -> ExitCode {
     let (status, text) = match failure {
         Failure::Config(errors) => (2, errors.to_string()),
         Failure::Usage(text) => (2, text),
-        Failure::Failed(error) => (1, format!("{error:#}").replace(['\n', '\r'], " ")),
+        Failure::Failed(error) => (1, one_line(format!("{error:#}"))),
         Failure::Told => return ExitCode::from(1),
     };
     let mut stderr = io::stderr().lock();
@@ -180,7 +186,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             if let Some((_, level)) = LogLevel::NAMES.iter().find(|(name, _)| Some(*name) == log_level.as_deref()) {
                 config.log.level = *level;
             }
-            logs::init(&config.log)?;
+            logs::init(&config.log, &config.traces.service_name)?;
             let rendering = metrics::install()?;
             metrics::start_at_zero(&config.topics);
             let runtime = runtime()?;
@@ -190,11 +196,18 @@ fn execute(command: Command) -> Result<(), Failure> {
             Ok(outcome?)
         }
         Command::Check { config, offline, json, timeout } => check(&config.path, offline, json, timeout),
-        Command::Migrate { config, apply, user } => migrate(&config.path, apply, user),
+        Command::Migrate(migration) => migration.execute(),
         Command::Audit { config, scope, samples, max_memory, timeout, json } => {
             let wanted = Wanted { partition: scope.partition, from: scope.from, to: scope.to };
             audit(&config.path, scope.topic.as_deref(), Options { wanted, samples, max_memory, timeout }, json)
         }
+        Command::Replay(range) => range.run(),
+        Command::Dead { command } => command.execute(),
+        Command::Status(status) => status.execute(),
+        Command::Top(door) => door.top(),
+        Command::Health(health) => health.execute(),
+        Command::TraceEvent(event) => event.run(),
+        Command::Query(query) => query.execute(),
         Command::Config => Ok(print(config::DEFAULT)?),
     }
 }
@@ -216,50 +229,13 @@ fn check(path: &Path, offline: bool, json: bool, timeout: Duration) -> Result<()
     if report.problems() == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn migrate(path: &Path, apply: bool, user: MigrateUser) -> Result<(), Failure> {
-    let mut config = Config::load(path)?;
-    if let Some(name) = user.user {
-        config.clickhouse.user = name;
-        config.clickhouse.password = match (user.password_file, user.password_env) {
-            (Some(file), _) => {
-                let text = std::fs::read_to_string(&file)
-                    .with_context(|| format!("read the password of --user from {}", file.display()))?;
-                Secret::new(text.trim_end_matches(['\n', '\r']))
-            }
-            (None, Some(name)) => Secret::new(
-                std::env::var(&name)
-                    .with_context(|| format!("read the password of --user from the variable {name}"))?,
-            ),
-            (None, None) => Secret::new(""),
-        };
-    }
-    runtime()?.block_on(async {
-        let plan = migrate::plan(&config).await?;
-        print(&plan.to_string())?;
-        if apply {
-            let done = plan.apply(|line| print(&format!("{line}\n"))).await?;
-            print(&format!("Done: {done} of {} steps.\n", plan.steps().len()))?;
-        } else if !plan.steps().is_empty() {
-            print("Nothing has been done; run it with --apply.\n")?;
-        }
-        if apply && !plan.differences().is_empty() { Err(Failure::Told) } else { Ok(()) }
-    })
-}
-
 fn audit(path: &Path, topic: Option<&str>, options: Options, json: bool) -> Result<(), Failure> {
     let config = Config::load(path)?;
     let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
-    let topics: Vec<&Topic> =
-        config.topics.iter().filter(|other| topic.is_none_or(|topic| topic == other.spec.topic)).collect();
-    if topics.is_empty() {
-        let hint = config::did_you_mean(topic.unwrap_or_default(), names.iter().copied());
-        let known = names.join(", ");
-        return Err(Failure::Usage(format!(
-            "--topic: {} is not in {}, which has {known}{hint}",
-            topic.unwrap_or_default(),
-            path.display()
-        )));
-    }
+    let topics: Vec<&Topic> = match topic {
+        Some(topic) => vec![topic_named(&config, topic, path)?],
+        None => config.topics.iter().collect(),
+    };
     let Wanted { partition, from, to } = options.wanted;
     if partition.is_some() && topics.len() > 1 {
         return Err(Failure::Usage(format!(
@@ -281,6 +257,23 @@ fn audit(path: &Path, topic: Option<&str>, options: Options, json: bool) -> Resu
     let report = report?;
     print(&if json { format!("{}\n", report.to_json()) } else { report.to_string() })?;
     if report.violations() == 0 { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// The topic of this name in the configuration.
+/// The password in the file of `--password-file`.
+fn password_in(file: &Path) -> Result<Secret> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("read the password of --user from {}", file.display()))?;
+    Ok(Secret::new(text.trim_end_matches(['\n', '\r'])))
+}
+
+fn topic_named<'a>(config: &'a Config, name: &str, path: &Path) -> Result<&'a Topic, Failure> {
+    config.topics.iter().find(|topic| topic.spec.topic == name).ok_or_else(|| {
+        let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
+        let hint = config::did_you_mean(name, names.iter().copied());
+        let (path, known) = (path.display(), names.join(", "));
+        Failure::Usage(format!("--topic: {name} is not in {path}, which has {known}{hint}"))
+    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -37,6 +37,8 @@ pub(crate) enum Guard {
     Token,
     /// No ids are read back.
     Load,
+    /// Rollups are not completed.
+    Rollups,
     /// Ids are forgotten from chunk to chunk.
     #[cfg(feature = "fault-injection")]
     Dedup,
@@ -150,6 +152,7 @@ mod armed {
             "fence" => Guard::Fence,
             "token" => Guard::Token,
             "load" => Guard::Load,
+            "rollups" => Guard::Rollups,
             "dedup" => Guard::Dedup,
             _ => return None,
         })

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ pub struct Health {
     stale_after: Duration,
     last_beat_ms: AtomicU64,
     waiting_for: Mutex<Option<String>>,
+    stopped: AtomicBool,
 }
 
 impl Health {
@@ -40,6 +41,7 @@ impl Health {
             stale_after,
             last_beat_ms: AtomicU64::new(0),
             waiting_for: Mutex::new(Some(waiting_for.into())),
+            stopped: AtomicBool::new(false),
         }
     }
 
@@ -58,7 +60,22 @@ impl Health {
         *self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner) = Some(waiting_for.into());
     }
 
+    /// The part has ended for good, and why: it is not ready. A restart alone would not help it and would interrupt the
+    /// others, so it counts as alive.
+    pub fn stopped(&self, why: impl Into<String>) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.not_ready(why);
+    }
+
+    /// What is waited for, unless it is ready.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn silent_for(&self) -> Duration {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
         Duration::from_millis(self.now_ms().saturating_sub(self.last_beat_ms.load(Ordering::Relaxed)))
     }
 
@@ -135,9 +152,7 @@ async fn alive(State(parts): State<Vec<Arc<Health>>>) -> (StatusCode, String) {
 }
 
 async fn ready(State(parts): State<Vec<Arc<Health>>>) -> (StatusCode, String) {
-    let reasons =
-        parts.iter().filter_map(|part| part.waiting_for.lock().unwrap_or_else(PoisonError::into_inner).clone());
-    let reasons: Vec<String> = reasons.collect();
+    let reasons: Vec<String> = parts.iter().filter_map(|part| part.waiting_for()).collect();
     if reasons.is_empty() {
         return (StatusCode::OK, "ready\n".to_owned());
     }
@@ -170,6 +185,18 @@ mod tests {
         assert_eq!(alive(State(vec![stuck.clone()])).await.0, StatusCode::SERVICE_UNAVAILABLE);
         stuck.beat();
         assert_eq!(alive(State(vec![stuck])).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_has_stopped_is_not_ready_and_not_stuck() {
+        let stopped = Arc::new(Health {
+            start: Instant::now() - Duration::from_secs(9),
+            ..Health::new(Duration::from_secs(5), "")
+        });
+        stopped.stopped("topic payments: stopped (start): no table");
+        let (status, text) = ready(State(vec![stopped.clone()])).await;
+        assert_eq!((status, &*text), (StatusCode::SERVICE_UNAVAILABLE, "topic payments: stopped (start): no table\n"));
+        assert_eq!(alive(State(vec![stopped])).await.0, StatusCode::OK);
     }
 
     #[tokio::test]

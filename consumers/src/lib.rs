@@ -13,9 +13,31 @@ pub mod run;
 pub mod check;
 pub mod migrate;
 pub mod audit;
+pub mod dead;
+pub mod trace_event;
+pub mod bound;
+pub mod replay;
+pub mod query;
+pub mod status;
+pub mod top;
 pub mod cli;
+mod allocator;
+pub mod build;
 pub mod http;
+pub mod admin;
+pub mod retry;
 pub mod telemetry;
+#[cfg(test)]
+mod compatibility;
+#[cfg(test)]
+mod tables;
+mod time;
+pub mod tls;
+
+/// An error or another text without its line breaks, for a log line or a table.
+fn one_line(text: impl std::fmt::Display) -> String {
+    text.to_string().replace(['\n', '\r'], " ")
+}
 
 /// A random number in 0..1, for jitter.
 fn random() -> f64 {

@@ -1,5 +1,6 @@
 //! Taking partitions over: claim, quiet, load. Only then may a partition be read.
 
+mod elsewhere;
 mod load;
 mod start;
 
@@ -12,18 +13,20 @@ use std::{
 use anyhow::{Context, Result};
 use millrace_pipeline::{
     assignment::Attempt,
+    batch::Progress,
     dedup::{Millis, PartitionIndex},
     retry::Backoff,
 };
 use tokio::task::JoinSet;
 
-use self::{load::Extent, start::Start};
 pub use self::{
+    elsewhere::{Elsewhere, Misplaced},
     load::Ids,
     start::{Cause, Stopped},
 };
+use self::{load::Extent, start::Start};
 use crate::{
-    clickhouse::claims::Claims,
+    clickhouse::{claims::Claims, rollups::Rollups},
     config::{LostPosition, StartOffset},
     faults::{self, Guard, Point},
     kafka::{
@@ -43,14 +46,41 @@ pub struct TakeOver {
     pub claims: Claims,
     /// What is read back.
     pub ids: Ids,
+    /// What is completed.
+    pub rollups: Rollups,
+    /// What the other shards say of the partitions, if there are any.
+    pub elsewhere: Elsewhere,
     /// Kafka topic.
     pub topic: String,
+    /// What log lines and metrics call it.
+    pub label: String,
     /// Where a partition without a committed offset starts.
     pub start: StartOffset,
     /// What happens when the group's offset cannot be used.
     pub on_lost_position: LostPosition,
     /// Longest wait for one answer of Kafka.
     pub kafka_timeout: Duration,
+}
+
+/// Why partitions are not taken over, which only a person can mend.
+#[derive(Debug)]
+pub enum Refused {
+    /// A position is lost, and the policy is to stop.
+    Lost(Stopped),
+    /// Another shard holds a partition.
+    Misplaced(Misplaced),
+}
+
+impl From<Stopped> for Refused {
+    fn from(why: Stopped) -> Self {
+        Self::Lost(why)
+    }
+}
+
+impl From<Misplaced> for Refused {
+    fn from(why: Misplaced) -> Self {
+        Self::Misplaced(why)
+    }
 }
 
 /// What is to be taken over.
@@ -93,7 +123,7 @@ impl TakeOver {
     /// pipeline's clock.
     ///
     /// # Errors
-    /// A position is lost, and the policy is to stop.
+    /// A position is lost, and the policy is to stop; or another shard holds a partition.
     pub async fn run(
         self: Arc<Self>,
         request: Request,
@@ -101,16 +131,22 @@ impl TakeOver {
         new_index: impl Fn() -> PartitionIndex,
         now: impl Fn() -> Millis + Clone + Send + Sync + 'static,
         ready: impl Fn(TakenOver),
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Refused> {
         let Request { attempt, partitions, held, room } = request;
         let mut unclaimed = partitions;
         let mut claimed: BTreeMap<i32, u64> = BTreeMap::new();
         let mut tries = 0;
+        let mut replica = self.claims.replicas().current();
         loop {
             // A claim on a partition that Kafka has given to somebody else would only throw that one out.
             unclaimed.retain(|partition| held.contains(*partition));
             claimed.retain(|partition, _| held.contains(*partition));
-            if !unclaimed.is_empty() {
+            if replica != self.claims.replicas().current() {
+                // Claims on a replica that was left are worth nothing on the next.
+                replica = self.claims.replicas().current();
+                unclaimed.extend(std::mem::take(&mut claimed).into_keys());
+            }
+            if !unclaimed.is_empty() && self.elsewhere.allows(&self.claims, &unclaimed).await? {
                 match self.claim(&unclaimed).await {
                     Ok(epochs) => {
                         unclaimed.retain(|partition| !epochs.contains_key(partition));
@@ -118,13 +154,27 @@ impl TakeOver {
                     }
                     Err(error) => {
                         tracing::warn!(error = format!("{error:#}"), partitions = ?unclaimed, "partitions are not claimed yet");
+                        self.claims.replicas().failed(replica);
                     }
                 }
             }
             let waiting: Vec<i32> = claimed.keys().copied().collect();
             match self.starts(&waiting, &reader).await? {
                 Ok(starts) => {
-                    let from = starts.iter().map(|(partition, (start, _))| (*partition, start.from)).collect();
+                    let mut from: BTreeMap<i32, i64> =
+                        starts.iter().map(|(partition, (start, _))| (*partition, start.from)).collect();
+                    // Rows below where reading starts may lack in rollups too, if retention has passed the committed offset.
+                    let in_doubt = |(partition, (start, position)): (&i32, &(Start, Position))| {
+                        (*partition, position.committed.map_or(start.from, |committed| committed.min(start.from)))
+                    };
+                    let in_doubt = starts.iter().map(in_doubt).collect();
+                    if let Err(error) = self.complete(&claimed, &in_doubt).await {
+                        tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "rollups are not complete yet");
+                        self.claims.replicas().failed(replica);
+                        // What was begun is ended by the next claim.
+                        unclaimed.extend(std::mem::take(&mut claimed).into_keys());
+                        from.clear();
+                    }
                     match self.ids.plan(&from, room).await {
                         Ok(extents) => {
                             // A task each: making an index of millions of ids takes a core.
@@ -141,7 +191,7 @@ impl TakeOver {
                                 let Ok((partition, Some(index))) = loaded else { continue };
                                 let Some((start, position)) = starts.get(&partition) else { continue };
                                 let Some(epoch) = claimed.remove(&partition) else { continue };
-                                start.tell(&self.topic, partition, position);
+                                start.tell(&self.label, partition, position);
                                 let Start { from: next_offset, decided, mark, behind, .. } = *start;
                                 ready(TakenOver {
                                     attempt,
@@ -156,7 +206,8 @@ impl TakeOver {
                             }
                         }
                         Err(error) => {
-                            tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "ids are not counted yet")
+                            tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "ids are not counted yet");
+                            self.claims.replicas().failed(replica);
                         }
                     }
                 }
@@ -174,14 +225,28 @@ impl TakeOver {
 
     async fn claim(&self, partitions: &[i32]) -> Result<BTreeMap<i32, u64>> {
         let claimed = self.claims.claim(partitions).await.context("claim partitions in ClickHouse")?;
+        let since = Instant::now();
         faults::at(Point::Claimed);
         let held: Vec<i32> = claimed.keys().copied().collect();
-        let stopped = self.claims.quiet(&held).await.context("wait for inserts of an earlier owner to end")?;
+        let stopped = self.claims.quiet(&held, since).await.context("wait for inserts of an earlier owner to end")?;
         if stopped > 0 {
             tracing::info!(inserts = stopped, partitions = ?held, "inserts of an earlier owner were stopped");
         }
         faults::at(Point::Quiet);
         Ok(claimed)
+    }
+
+    /// Has rollups count what lies in the table past the positions and is in none of them.
+    async fn complete(&self, claimed: &BTreeMap<i32, u64>, from: &BTreeMap<i32, i64>) -> Result<()> {
+        if faults::without(Guard::Rollups) {
+            return Ok(());
+        }
+        let progress = from.iter().filter_map(|(partition, from)| {
+            let epoch = *claimed.get(partition)?;
+            Some(Progress { partition: *partition, epoch, next_offset: *from })
+        });
+        let progress: Vec<Progress> = progress.collect();
+        self.rollups.complete(&self.claims, &progress).await.context("complete the rollups of the table")
     }
 
     /// Where partitions are read from: the inner error is worth another try, the outer one is final.
@@ -198,7 +263,7 @@ impl TakeOver {
                 .context("ask Kafka where partitions stand")?
                 .context("ask Kafka where partitions stand")?;
             let seconds = begun.elapsed().as_secs_f64();
-            tracing::debug!(topic = self.topic, ?partitions, seconds, "it is known where partitions stand");
+            tracing::debug!(topic = self.label, ?partitions, seconds, "it is known where partitions stand");
             let uncommitted = positions.values().any(|position| position.committed.is_none());
             let landed = if uncommitted { self.ids.landed().await? } else { BTreeMap::new() };
             anyhow::Ok((positions, landed))

@@ -1,9 +1,10 @@
 //! Gathers rows, dead letters and offsets into the unit that is inserted, acknowledged and committed as one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
-use arrow_array::{Array, RecordBatch, cast::AsArray};
+use arrow_array::{Array, BooleanArray, RecordBatch, cast::AsArray};
 use arrow_schema::{ArrowError, SchemaRef};
+use arrow_select::filter::filter_record_batch;
 
 use crate::{dedup::Millis, dictionary::unique_dictionaries, record::DeadLetter, spec::BatchLimits};
 
@@ -22,6 +23,16 @@ pub struct Batch {
     pub published_ms: Vec<i64>,
     /// Why it was closed.
     pub trigger: Trigger,
+}
+
+impl Batch {
+    /// Its rows without those that are not to be kept; `keep` has a word on each.
+    ///
+    /// # Errors
+    /// When `keep` has a word on more rows than there are.
+    pub fn keep(&self, keep: &[bool]) -> Result<RecordBatch, ArrowError> {
+        filter_record_batch(&self.rows, &BooleanArray::from(keep.to_vec()))
+    }
 }
 
 /// How far a batch brings one partition, and by whose right.
@@ -60,12 +71,11 @@ impl Trigger {
     }
 }
 
-/// The batch being filled.
+/// The batch being filled, of one shard.
 #[derive(Debug)]
 pub struct Batcher {
     limits: BatchLimits,
     schema: SchemaRef,
-    next_seq: u64,
     chunks: Vec<RecordBatch>,
     rows: usize,
     bytes: usize,
@@ -73,13 +83,15 @@ pub struct Batcher {
     dead_letters: Vec<DeadLetter>,
     progress: BTreeMap<i32, (u64, i64)>,
     opened_at: Option<Millis>,
-    /// How long inserts take, as far as is known.
-    insert_ms: Option<Millis>,
+    /// How long the latest inserts took, oldest first.
+    recent_inserts_ms: VecDeque<Millis>,
 }
 
 /// A batch is this many times as old as inserts take long when it is sent, within bounds: so a server that is at leisure
 /// gets small batches often, and one that is busy, or has many parts to merge, few large ones.
 const INSERTS_PER_AGE: Millis = 4;
+/// The quickest of so many inserts counts: a slow one among quick ones met a merge, and the next would only wait for it.
+const RECENT_INSERTS: usize = 4;
 /// A batch is sent no sooner than at this share of the greatest age, so that a quiet topic does not make parts without end.
 const LEAST_AGE_SHARE: Millis = 4;
 
@@ -89,7 +101,6 @@ impl Batcher {
         Self {
             limits,
             schema,
-            next_seq: 0,
             chunks: Vec::new(),
             rows: 0,
             bytes: 0,
@@ -97,13 +108,16 @@ impl Batcher {
             dead_letters: Vec::new(),
             progress: BTreeMap::new(),
             opened_at: None,
-            insert_ms: None,
+            recent_inserts_ms: VecDeque::with_capacity(RECENT_INSERTS),
         }
     }
 
     /// Notes how long an insert took, which decides how old the next batches grow.
     pub fn inserted(&mut self, took_ms: Millis) {
-        self.insert_ms = Some(self.insert_ms.map_or(took_ms, |known| (3 * known + took_ms) / 4));
+        if self.recent_inserts_ms.len() == RECENT_INSERTS {
+            self.recent_inserts_ms.pop_front();
+        }
+        self.recent_inserts_ms.push_back(took_ms);
     }
 
     /// Adds rows with the Kafka timestamp of each.
@@ -156,11 +170,11 @@ impl Batcher {
         self.rows
     }
 
-    /// Takes the batch; `None` when there is nothing in it.
+    /// Takes the batch under its number; `None` when there is nothing in it.
     ///
     /// # Errors
     /// When the rows together exceed what one Arrow array can hold.
-    pub fn close(&mut self, trigger: Trigger) -> Result<Option<Batch>, ArrowError> {
+    pub fn close(&mut self, seq: u64, trigger: Trigger) -> Result<Option<Batch>, ArrowError> {
         if self.opened_at.take().is_none() {
             return Ok(None);
         }
@@ -171,8 +185,6 @@ impl Batcher {
         };
         self.rows = 0;
         self.bytes = 0;
-        let seq = self.next_seq;
-        self.next_seq += 1;
         Ok(Some(Batch {
             seq,
             rows,
@@ -205,8 +217,8 @@ impl Batcher {
     /// The age at which the batch is sent.
     fn age_ms(&self) -> Millis {
         let max = Millis::try_from(self.limits.max_age.as_millis()).unwrap_or(Millis::MAX);
-        let paced = |insert_ms: Millis| insert_ms.saturating_mul(INSERTS_PER_AGE).clamp(max / LEAST_AGE_SHARE, max);
-        self.insert_ms.map_or(max, paced)
+        let paced = |insert_ms: &Millis| insert_ms.saturating_mul(INSERTS_PER_AGE).clamp(max / LEAST_AGE_SHARE, max);
+        self.recent_inserts_ms.iter().min().map_or(max, paced)
     }
 }
 

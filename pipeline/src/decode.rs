@@ -14,6 +14,7 @@ mod names;
 mod plan;
 mod read;
 mod skip;
+mod union;
 
 use std::sync::Arc;
 
@@ -21,12 +22,15 @@ use arrow_array::{ArrayRef, RecordBatch, cast::AsArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use hashbrown::HashMap;
 
-pub use self::columns::ENUM_SYMBOLS;
 use self::{
     column::Column,
-    cursor::Cursor,
+    cursor::{Cursor, TOO_MUCH_GROWTH},
     names::{Names, Path, PlanError},
     plan::{Op, Resolver},
+};
+pub use self::{
+    columns::{ENUM_SYMBOLS, WITHOUT_COLUMN},
+    names::named_types,
 };
 use crate::{
     reason::{Reason, Rejection},
@@ -34,21 +38,42 @@ use crate::{
     wire,
 };
 
-/// Limits that keep a hostile record from costing more than its bytes.
-#[derive(Clone, Copy, Debug)]
+/// Limits that keep a hostile record from costing more than a fixed multiple of its bytes.
+///
+/// Whatever a record claims and whatever the schemas are, its row takes at most [`DecodeLimits::max_growth`] times the
+/// bytes of its value and 64 KiB, besides the bytes that are copied from it, and nothing is allocated by a length that is
+/// only claimed. A record beyond a limit is rejected with [`Reason::TooLarge`]; one whose schema nests too deep with
+/// [`Reason::Unreadable`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
     /// Longest value in bytes.
-    pub max_value_bytes: usize,
-    /// Most array items and map entries in one datum.
-    pub max_items: u64,
+    pub max_message_bytes: usize,
+    /// Longest text, bytes value or key of a map in bytes.
+    pub max_text_bytes: usize,
+    /// Most array items and map entries in one record, over all its arrays and maps.
+    pub max_items: usize,
+    /// Deepest nesting of a schema, in types within types; a union counts as one.
+    pub max_depth: usize,
+    /// How many times its own size a record may take in columns, besides its own bytes and 64 KiB.
+    pub max_growth: usize,
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        // Kafka's own default for the largest record is 1 MiB; ten times that is a topic set up for large ones.
-        Self { max_value_bytes: 10 << 20, max_items: 1 << 20 }
+        // Kafka's own default for the largest record is 1 MiB; ten times that is a topic set up for large ones. A decimal
+        // that is null grows from 1 byte to 17; only a record or a fixed that is null grows more.
+        let max_message_bytes = 10 << 20;
+        Self { max_message_bytes, max_text_bytes: max_message_bytes, max_items: 1 << 20, max_depth: 64, max_growth: 32 }
     }
 }
+
+/// Bytes that any record may take in columns: a small one of a wide schema grows more.
+const ROOM: u64 = 64 << 10;
+/// Largest schema id: registries keep it in 32 bits with a sign, and some take a larger one in a question for a question
+/// that they do not know, which says nothing about the id.
+const MAX_ID: u32 = i32::MAX as u32;
+/// Ids that the registry does not have and that are remembered at once: a hostile producer can name any number of them.
+const MAX_ABSENT: usize = 1 << 16;
 
 /// Decodes one topic.
 #[derive(Debug)]
@@ -59,8 +84,12 @@ pub struct Decoder {
     row: Field,
     /// Empty between chunks.
     rows: Column,
+    /// Bytes that a row takes besides those of its record, without the items of its lists.
+    width: u64,
     limits: DecodeLimits,
     writers: HashMap<u32, Writer>,
+    /// How often an id was absent since refusals were last forgotten.
+    absent: usize,
 }
 
 #[derive(Debug)]
@@ -88,22 +117,23 @@ pub struct Decoded {
 
 impl Decoder {
     /// A decoder whose rows have the columns of `reader_schema` (Avro JSON, a record). A field of a type that no column can
-    /// hold (a union of several types, `duration`, `big-decimal`) has none, and is passed over.
+    /// hold, such as `big-decimal`, has none, and is passed over; [`WITHOUT_COLUMN`] tells which, and why.
     ///
     /// # Errors
-    /// When the schema is no Avro record, contains itself, or has no field with a column.
+    /// When the schema is no Avro record, contains itself, nests too deep, or has no field with a column.
     pub fn new(reader_schema: &str, limits: DecodeLimits) -> Result<Self, ReaderSchemaError> {
         let refuse = |error: PlanError| ReaderSchemaError(error.to_string());
         let reader = names::parse(reader_schema).map_err(refuse)?;
         if !matches!(reader, apache_avro::Schema::Record(_)) {
             return Err(ReaderSchemaError("it is no record".to_owned()));
         }
-        let row = columns::field("row", &reader, &Names::of(&reader), &Path::default()).map_err(refuse)?;
-        let row = row.ok_or_else(|| ReaderSchemaError("no field of it has a column".to_owned()))?;
+        let names = Names::of(&reader, limits.max_depth);
+        let row = columns::field("row", &reader, &names, &Path::default()).map_err(refuse)?;
         let DataType::Struct(fields) = row.data_type() else { unreachable!("a record is a struct") };
-        let columns = Arc::new(Schema::new(fields.clone()));
+        let columns = Arc::new(Schema::new(fields.clone()).with_metadata(row.metadata().clone()));
         let rows = Column::new(&row);
-        Ok(Self { reader, columns, row, rows, limits, writers: HashMap::new() })
+        let width = rows.width() as u64;
+        Ok(Self { reader, columns, row, rows, width, limits, writers: HashMap::new(), absent: 0 })
     }
 
     /// Arrow schema of the decoded rows.
@@ -111,9 +141,10 @@ impl Decoder {
         &self.columns
     }
 
-    /// Whether records of this writer-schema id can be given to [`Decoder::decode`].
+    /// Whether records of this writer-schema id can be given to [`Decoder::decode`]: its schema was learnt, or there can be
+    /// none.
     pub fn knows(&self, schema_id: u32) -> bool {
-        self.writers.contains_key(&schema_id)
+        schema_id > MAX_ID || self.writers.contains_key(&schema_id)
     }
 
     /// Takes the writer's schema of an id. One that cannot be read into the reader's schema makes every record of
@@ -128,6 +159,10 @@ impl Decoder {
 
     /// Notes that the registry has no schema of this id: its records are rejected until [`Decoder::forget_refused`].
     pub fn learn_absent(&mut self, schema_id: u32) {
+        if self.absent >= MAX_ABSENT {
+            self.forget_refused();
+        }
+        self.absent += 1;
         let detail = format!("the registry has no schema with id {schema_id}");
         self.writers.insert(schema_id, Writer::Refused(Rejection::new(Reason::UnknownSchemaId, detail)));
     }
@@ -135,6 +170,7 @@ impl Decoder {
     /// Forgets the ids that are refused, so that the registry is asked again.
     pub fn forget_refused(&mut self) {
         self.writers.retain(|_, writer| matches!(writer, Writer::Known(_)));
+        self.absent = 0;
     }
 
     /// Decodes a chunk. Every record ends up as one row or as one rejection. Records of an id that is not known yet
@@ -171,26 +207,32 @@ impl Decoder {
     /// Appends a record to the columns, or part of it and an error.
     fn decode_one(&mut self, record: &Record<'_>, trusts_text: bool) -> Result<(), Rejection> {
         let len = record.value.map_or(0, <[u8]>::len);
-        if len > self.limits.max_value_bytes {
-            let limit = self.limits.max_value_bytes;
-            return Err(Rejection::new(Reason::TooLarge, format!("the value has {len} bytes, the limit is {limit}")));
+        if len > self.limits.max_message_bytes {
+            let limit = self.limits.max_message_bytes;
+            let detail = format!("the value has {len} bytes; topics.limits.max_message_bytes is {limit}");
+            return Err(Rejection::new(Reason::TooLarge, detail));
         }
         let (id, datum) = wire::split(record.value)?;
         let op = match self.writers.get(&id) {
             Some(Writer::Known(op)) => op,
             Some(Writer::Refused(rejection)) => return Err(rejection.clone()),
             None => {
-                return Err(Rejection::new(Reason::UnknownSchemaId, format!("schema id {id} was not asked for")));
+                let why = if id > MAX_ID { "is larger than any that a registry gives" } else { "was not asked for" };
+                return Err(Rejection::new(Reason::UnknownSchemaId, format!("schema id {id} {why}")));
             }
         };
+        let room = (self.limits.max_growth as u64).saturating_mul(len as u64).saturating_add(ROOM);
+        let Some(room) = room.checked_sub(self.width) else {
+            return Err(Rejection::new(Reason::TooLarge, TOO_MUCH_GROWTH));
+        };
         let rows = self.rows.len();
-        let mut cursor = Cursor::new(datum, self.limits.max_items, trusts_text);
+        let mut cursor = Cursor::new(datum, &self.limits, room, trusts_text);
         match read::read(op, &mut cursor, &mut self.rows) {
             Ok(()) if cursor.rest.is_empty() => Ok(()),
             // What is wrong first counts, and that may be text that was trusted.
             _ if trusts_text => {
                 self.rows.truncate(rows);
-                let mut careful = Cursor::new(datum, self.limits.max_items, false);
+                let mut careful = Cursor::new(datum, &self.limits, room, false);
                 let found = read::read(op, &mut careful, &mut self.rows);
                 Err(rejection(datum, &careful, found))
             }
@@ -200,7 +242,8 @@ impl Decoder {
 
     fn resolve(&self, writer_schema: &str) -> Result<Op, PlanError> {
         let writer = names::parse(writer_schema)?;
-        let resolver = Resolver { writer: &Names::of(&writer), reader: &Names::of(&self.reader) };
+        let max_depth = self.limits.max_depth;
+        let resolver = Resolver { writer: &Names::of(&writer, max_depth), reader: &Names::of(&self.reader, max_depth) };
         resolver.value((&writer, &Path::default()), (&self.reader, &Path::default()), &self.row)
     }
 }
@@ -214,7 +257,7 @@ fn rejection(datum: &[u8], cursor: &Cursor<'_>, found: cursor::Step) -> Rejectio
             format!("{} bytes are left after the datum, which ends at byte {at}", cursor.rest.len()),
         ),
         Err(reason) => {
-            let why = cursor.unresolved.as_deref().unwrap_or_else(|| explain(reason));
+            let why = cursor.detail.as_deref().unwrap_or_else(|| explain(reason));
             Rejection::new(reason, format!("the datum of {} bytes breaks at byte {at}: {why}", datum.len()))
         }
     }
@@ -230,7 +273,9 @@ fn explain(reason: Reason) -> &'static str {
         Reason::BadUuid => "expected a UUID",
         Reason::BadBoolean => "expected 0 or 1 for a boolean",
         Reason::BadVarint => "a variable-length integer does not fit its type",
-        Reason::OutOfRange => "a decimal, date or timestamp is beyond its precision or beyond the years 1900 to 2299",
+        Reason::OutOfRange => {
+            "a decimal is beyond its precision, a time beyond its day, or a date or timestamp beyond the years 1900 to 2299"
+        }
         Reason::TooLarge => "with it, a column would be larger than an array can be",
         _ => "it does not follow the writer's schema",
     }

@@ -1,12 +1,12 @@
 //! Follows a field path through columns: into structs, and into lists with the list kept around what is found.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, ListArray, RecordBatch, cast::AsArray, make_array};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_schema::{ArrowError, DataType, Field, FieldRef, Schema};
+use arrow_schema::{ArrowError, DataType, Field, FieldRef, Metadata, Schema};
 
-use crate::spec::FieldPath;
+use crate::{decode::WITHOUT_COLUMN, spec::FieldPath};
 
 /// A field path resolved against columns.
 #[derive(Clone, Debug)]
@@ -23,8 +23,7 @@ enum Step {
 }
 
 /// A field path that leads nowhere.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the event schema has no field `{path}`: `{segment}` is not among {known:?}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoSuchField {
     /// The path asked for.
     pub path: String,
@@ -32,6 +31,20 @@ pub struct NoSuchField {
     pub segment: String,
     /// The names there are at that place.
     pub known: Vec<String>,
+    /// Why the field that the schema does have there cannot be reached.
+    pub why: Option<String>,
+}
+
+impl std::error::Error for NoSuchField {}
+
+impl std::fmt::Display for NoSuchField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, segment, known, why } = self;
+        match why {
+            Some(why) => write!(f, "the field `{path}` cannot be reached: {why}"),
+            None => write!(f, "the event schema has no field `{path}`: `{segment}` is not among {known:?}"),
+        }
+    }
 }
 
 impl Extract {
@@ -40,27 +53,36 @@ impl Extract {
     /// # Errors
     /// When a segment names no field.
     pub fn resolve(path: &FieldPath, schema: &Schema) -> Result<Self, NoSuchField> {
-        let miss = |segment: &str, known: &mut dyn Iterator<Item = &FieldRef>| NoSuchField {
+        let miss = |segment: &str, known: &[FieldRef], why: Option<String>| NoSuchField {
             path: path.to_string(),
             segment: segment.to_owned(),
-            known: known.map(|field| field.name().clone()).collect(),
+            known: known.iter().map(|field| field.name().clone()).collect(),
+            why,
         };
         let [first, rest @ ..] = path.segments() else { unreachable!("a field path is never empty") };
-        let column = schema.index_of(first).map_err(|_| miss(first, &mut schema.fields().iter()))?;
+        let found = schema.fields().find(first);
+        let (column, field) =
+            found.ok_or_else(|| miss(first, schema.fields(), without_column(schema.metadata(), first)))?;
         let mut steps = Vec::new();
         let mut lists: Vec<FieldRef> = Vec::new();
-        let mut data_type = schema.field(column).data_type().clone();
+        let mut field = Arc::clone(field);
         for segment in rest {
-            while let DataType::List(item) = &data_type {
+            while let DataType::List(item) = field.data_type() {
                 steps.push(Step::Items);
                 lists.push(Arc::clone(item));
-                data_type = item.data_type().clone();
+                field = Arc::clone(item);
             }
-            let DataType::Struct(fields) = &data_type else { return Err(miss(segment, &mut std::iter::empty())) };
-            let (at, field) = fields.find(segment).ok_or_else(|| miss(segment, &mut fields.iter()))?;
+            let DataType::Struct(fields) = field.data_type() else {
+                let map = matches!(field.data_type(), DataType::Map(..));
+                let why = map.then(|| "a map goes into one column as a whole".to_owned());
+                return Err(miss(segment, &[], why));
+            };
+            let (at, inner) =
+                fields.find(segment).ok_or_else(|| miss(segment, fields, without_column(field.metadata(), segment)))?;
             steps.push(Step::Field(at));
-            data_type = field.data_type().clone();
+            field = Arc::clone(inner);
         }
+        let mut data_type = field.data_type().clone();
         for item in lists.iter().rev() {
             data_type = DataType::List(list_item(data_type, item));
         }
@@ -97,6 +119,12 @@ fn follow(array: &ArrayRef, steps: &[Step]) -> Result<ArrayRef, ArrowError> {
             map_items(list, |items| follow(items, rest)).map(|list| Arc::new(list) as ArrayRef)
         }
     }
+}
+
+/// Why a record's field has no column.
+fn without_column(record: &Metadata, field: &str) -> Option<String> {
+    let mut why: HashMap<String, String> = serde_json::from_str(record.get(WITHOUT_COLUMN)?).ok()?;
+    Some(format!("no column can hold {}", why.remove(field)?))
 }
 
 /// A list of the same shape whose items are `items(old items)`.

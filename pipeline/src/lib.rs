@@ -11,6 +11,7 @@ pub mod spec;
 
 pub mod record;
 pub mod wire;
+pub mod route;
 pub mod decode;
 pub mod dedup;
 pub mod reference;
@@ -22,7 +23,10 @@ pub mod encode;
 
 pub mod assignment;
 pub mod offsets;
+pub mod shard;
+pub mod replica;
 pub mod retry;
+pub mod share;
 pub mod topic;
 
 pub mod field;

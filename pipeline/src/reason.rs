@@ -35,17 +35,19 @@ pub enum Reason {
     BadVarint,
     /// A decimal, date or timestamp lies beyond what the column's type can hold.
     OutOfRange,
-    /// The record is larger than the configured limit.
+    /// The record, or something in it, is larger than a configured limit.
     TooLarge,
     /// The writer's schema cannot be resolved to the reader's for this datum.
     Unreadable,
     /// A lookup with policy `dead_letter` found nothing.
     LookupMissed,
+    /// No section of the topic is for records of this type.
+    UnexpectedRecord,
 }
 
 impl Reason {
     /// Every reason, in the order of the documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::EmptyValue,
         Self::BadMagic,
         Self::TruncatedHeader,
@@ -63,6 +65,7 @@ impl Reason {
         Self::TooLarge,
         Self::Unreadable,
         Self::LookupMissed,
+        Self::UnexpectedRecord,
     ];
 
     /// The code in the `millrace.reason` header and the `reason` label of metrics.
@@ -85,6 +88,7 @@ impl Reason {
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
             Self::LookupMissed => "lookup_missed",
+            Self::UnexpectedRecord => "unexpected_record",
         }
     }
 }
@@ -94,6 +98,9 @@ impl fmt::Display for Reason {
         f.write_str(self.code())
     }
 }
+
+/// Longest explanation in bytes: schemas name their types as they like, and headers count toward the size of a dead letter.
+const DETAIL_BYTES: usize = 1000;
 
 /// An event that cannot become a row, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,8 +113,25 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection with its explanation.
+    /// A rejection with its explanation, which is cut off after 1,000 bytes.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        let mut detail = detail.into();
+        if detail.len() > DETAIL_BYTES {
+            detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
+            detail.push('…');
+        }
+        Self { reason, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_is_short_whatever_a_schema_calls_its_types() {
+        let rejection = Rejection::new(Reason::Unreadable, "é".repeat(600));
+        assert_eq!(rejection.detail, "é".repeat(500) + "…");
+        assert_eq!(Rejection::new(Reason::Unreadable, "x".repeat(1000)).detail.len(), 1000);
     }
 }

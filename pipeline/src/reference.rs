@@ -137,7 +137,7 @@ impl ReferenceTable {
 
     /// For each key the row of its record; null where there is none.
     pub fn find(&self, keys: &StringArray) -> UInt32Array {
-        keys.iter().map(|key| key.and_then(|key| self.rows_by_key.get(key))).collect()
+        self.rows_by_key.get(keys)
     }
 
     /// The values of the `column`th field at `rows`, as found by [`ReferenceTable::find`]; null where a row is null.

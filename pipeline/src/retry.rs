@@ -1,13 +1,15 @@
-//! When to try again: exponential backoff with jitter, and a circuit breaker shared by all who call one server.
+//! When to try again: exponential backoff with jitter, a budget where giving up is right, and a circuit breaker shared by all
+//! who call one target.
 //!
-//! Neither sleeps nor looks at a clock: the caller brings the time and the randomness.
+//! None of them sleeps or looks at a clock: the caller brings the time and the randomness.
 
 use std::time::Duration;
 
 use crate::dedup::Millis;
 
-/// Exponential backoff with full jitter between half and all of the step.
-#[derive(Clone, Copy, Debug)]
+/// Exponential backoff, with jitter between half and all of the step: those who failed together do not come back together,
+/// and none comes back at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// First step.
     pub first: Duration,
@@ -23,6 +25,22 @@ impl Backoff {
     }
 }
 
+/// How often and how long something is tried that may be given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Most attempts, the first one among them.
+    pub attempts: u32,
+    /// From the beginning of the first attempt: no attempt begins later.
+    pub time: Duration,
+}
+
+impl Budget {
+    /// Whether another attempt may begin after waiting for `delay`, if `made` have failed in `elapsed` by now.
+    pub fn allows(&self, made: u32, elapsed: Duration, delay: Duration) -> bool {
+        made < self.attempts && elapsed.saturating_add(delay) <= self.time
+    }
+}
+
 /// State of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
@@ -34,64 +52,89 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+/// By what right a call goes; it is handed back with what came of the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// The breaker was closed.
+    Free,
+    /// It is the one call that is let through to see: the so manieth.
+    Probe(u64),
+}
+
 /// Opens after consecutive failures, lets one call through after a rest, closes when it succeeds.
 #[derive(Debug)]
 pub struct Breaker {
     failures_to_open: u32,
     rest_ms: Millis,
-    failures: u32,
-    opened_at: Option<Millis>,
-    /// Since when the one call that is let through is under way.
-    probing: Option<Millis>,
+    is: Is,
+    probes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Is {
+    Closed { failures: u32 },
+    Open { until: Millis },
+    HalfOpen { probe: u64 },
 }
 
 impl Breaker {
     /// A closed breaker that opens after `failures_to_open` failures in a row and rests for `rest`.
     pub fn new(failures_to_open: u32, rest: Duration) -> Self {
         let rest_ms = Millis::try_from(rest.as_millis()).unwrap_or(Millis::MAX);
-        Self { failures_to_open, rest_ms, failures: 0, opened_at: None, probing: None }
+        Self { failures_to_open, rest_ms, is: Is::Closed { failures: 0 }, probes: 0 }
     }
 
-    /// Whether a call may go now; `Err` holds how long to wait before asking again. A probe that has not been reported
-    /// for as long as a rest no longer holds the others back: whoever made it may be gone.
+    /// Whether a call may go now; `Err` holds how long to wait before asking again, unless the state changes sooner. Every permit is to be handed back, by
+    /// [`Breaker::succeeded`], [`Breaker::failed`] or [`Breaker::abandoned`]: while a probe is out nobody else goes.
     ///
     /// # Errors
     /// While open, and while another call is the probe.
-    pub fn permit(&mut self, now: Millis) -> Result<(), Duration> {
-        let Some(opened_at) = self.opened_at else { return Ok(()) };
-        let rested_at = opened_at.saturating_add(self.rest_ms);
-        if now < rested_at {
-            return Err(Duration::from_millis(rested_at - now));
+    pub fn permit(&mut self, now: Millis) -> Result<Permit, Duration> {
+        match self.is {
+            Is::Closed { .. } => Ok(Permit::Free),
+            Is::Open { until } if now < until => Err(Duration::from_millis(until - now)),
+            Is::Open { .. } => {
+                self.probes += 1;
+                self.is = Is::HalfOpen { probe: self.probes };
+                Ok(Permit::Probe(self.probes))
+            }
+            Is::HalfOpen { .. } => Err(Duration::from_millis(self.rest_ms.max(1))),
         }
-        if self.probing.is_some_and(|since| now < since.saturating_add(self.rest_ms)) {
-            return Err(Duration::from_millis(self.rest_ms.clamp(1, 100)));
-        }
-        self.probing = Some(now);
-        Ok(())
     }
 
-    /// A call succeeded.
+    /// A call succeeded, or the target was heard of otherwise: it is well, whoever asked.
     pub fn succeeded(&mut self) {
-        self.failures = 0;
-        self.opened_at = None;
-        self.probing = None;
+        self.is = Is::Closed { failures: 0 };
     }
 
-    /// A call failed in a way that says the server is in trouble.
-    pub fn failed(&mut self, now: Millis) {
-        self.failures = self.failures.saturating_add(1);
-        if self.probing.is_some() || self.failures >= self.failures_to_open {
-            self.opened_at = Some(now);
-            self.probing = None;
+    /// A call failed in a way that says the target is in trouble. One that went before the breaker opened says nothing new.
+    pub fn failed(&mut self, permit: Permit, now: Millis) {
+        let open = Is::Open { until: now.saturating_add(self.rest_ms) };
+        match (self.is, permit) {
+            (Is::Closed { failures }, _) => {
+                let failures = failures.saturating_add(1);
+                self.is = if failures >= self.failures_to_open { open } else { Is::Closed { failures } };
+            }
+            (Is::HalfOpen { probe }, Permit::Probe(of)) if of == probe => self.is = open,
+            (Is::HalfOpen { .. } | Is::Open { .. }, _) => {}
         }
     }
 
-    /// The state, for a metric.
+    /// A call ended without a word on the target: the next one is the probe in its place.
+    pub fn abandoned(&mut self, permit: Permit, now: Millis) {
+        if let (Is::HalfOpen { probe }, Permit::Probe(of)) = (self.is, permit)
+            && of == probe
+        {
+            self.is = Is::Open { until: now };
+        }
+    }
+
+    /// The state, for a metric. An open breaker whose rest is over is open until somebody calls.
     pub fn state(&self) -> BreakerState {
-        match (self.opened_at, self.probing) {
-            (None, _) => BreakerState::Closed,
-            (Some(_), None) => BreakerState::Open,
-            (Some(_), Some(_)) => BreakerState::HalfOpen,
+        match self.is {
+            Is::Closed { .. } => BreakerState::Closed,
+            Is::Open { .. } => BreakerState::Open,
+            Is::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 }

@@ -19,6 +19,30 @@ pub struct TopicSpec {
     pub dedup: DedupLimits,
     /// When a batch is closed and sent.
     pub batch: BatchLimits,
+    /// Which of the topic's records these are, where it carries several types of event.
+    pub route: Option<RouteSpec>,
+}
+
+/// Which records of a topic with several types of event go into one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Full name of the Avro record that this table is for.
+    pub record: String,
+    /// Full names of those that other tables are for.
+    pub elsewhere: Vec<String>,
+    /// What happens to all other records.
+    pub others: Others,
+}
+
+/// What happens to records that no table is for, and to those whose type cannot be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They become dead letters.
+    DeadLetter,
+    /// Those of other types are passed over; those whose type cannot be told become dead letters.
+    Ignore,
+    /// Whoever fills another table of the topic sees to them.
+    Elsewhere,
 }
 
 /// One ClickHouse column and where its values come from.

@@ -4,26 +4,30 @@
 //! nothing by itself: the shell brings records, times and answers, and carries batches away.
 
 mod chunk;
+mod lanes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow_array::{Int32Array, Int64Array, RecordBatch};
-use arrow_schema::{ArrowError, DataType, Schema};
+use arrow_schema::{DataType, Schema};
 
 use crate::{
     assignment::{Assignment, Attempt},
-    batch::{Batch, Batcher, Progress, Trigger},
-    decode::{DecodeLimits, Decoder, ReaderSchemaError},
+    batch::{Batcher, Progress},
+    decode::{DecodeLimits, Decoded, Decoder, ReaderSchemaError},
     dedup::{Millis, PartitionIndex},
     enrich::{Lookup, LookupError},
     field::{Extract, NoSuchField},
     offsets::OffsetTracker,
     project::{Projector, reference_fields},
     reason::Reason,
-    record::DeadLetter,
+    record::{DeadLetter, Record},
     reference::{ReferenceError, ReferenceTable},
+    route::Router,
     spec::TopicSpec,
 };
+
+use self::lanes::Lane;
 
 /// The dedup index lets go of ids in steps of about this share of its limit.
 const STEPS_PER_LIMIT: usize = 16;
@@ -34,15 +38,18 @@ const MIN_GENERATION_IDS: usize = 1 << 16;
 #[derive(Debug)]
 pub struct TopicPipeline {
     spec: TopicSpec,
+    /// Where the topic carries several types of event.
+    router: Option<Router>,
     /// Decodes the events; its schemas come from the registry by way of the shell.
-    pub decoder: Decoder,
+    decoder: Decoder,
     id: Extract,
     lookups: Vec<Lookup>,
     projector: Projector,
     indexes: BTreeMap<i32, PartitionIndex>,
     assignment: Assignment,
-    waiting: Option<Waiting>,
-    batcher: Batcher,
+    /// By shard: no batch holds rows of two.
+    lanes: Vec<Lane>,
+    next_seq: u64,
     offsets: OffsetTracker,
 }
 
@@ -83,12 +90,25 @@ pub struct Processed {
     pub rows: usize,
     /// Events dropped because their id is in the table or in a batch before them.
     pub duplicates: usize,
+    /// Records of other types than this pipeline's.
+    pub passed_over: usize,
     /// Records that could not become rows, on their way to the dead-letter topic: how many per reason.
     pub rejected: BTreeMap<Reason, u64>,
     /// Keys not found, per lookup.
     pub misses: Vec<usize>,
     /// Whether the pipeline waits for a reference record and takes no more until [`TopicPipeline::retry_waiting`].
     pub waiting: bool,
+}
+
+/// A step of [`TopicPipeline::process_by_steps`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Records into columns.
+    Decode,
+    /// Those that are new, by their ids.
+    Dedup,
+    /// Lookups, projection and the open batch.
+    Enrich,
 }
 
 /// Fresh events, one hop before enrichment.
@@ -134,8 +154,9 @@ impl TopicPipeline {
             lookups.push(Lookup::new(lookup.clone(), table, columns)?);
         }
         let projector = Projector::new(&spec.columns, columns, &lookups)?;
-        let batcher = Batcher::new(spec.batch, projector.schema().clone());
+        let lane = Lane { waiting: None, batcher: Batcher::new(spec.batch, projector.schema().clone()) };
         Ok(Self {
+            router: spec.route.clone().map(Router::new),
             spec,
             decoder,
             id,
@@ -143,8 +164,8 @@ impl TopicPipeline {
             projector,
             indexes: BTreeMap::new(),
             assignment: Assignment::default(),
-            waiting: None,
-            batcher,
+            lanes: vec![lane],
+            next_seq: 0,
             offsets: OffsetTracker::default(),
         })
     }
@@ -157,6 +178,38 @@ impl TopicPipeline {
     /// Arrow schema of the rows in batches.
     pub fn row_schema(&self) -> &arrow_schema::SchemaRef {
         self.projector.schema()
+    }
+
+    /// Arrow schema of decoded events.
+    pub fn event_schema(&self) -> &arrow_schema::SchemaRef {
+        self.decoder.columns()
+    }
+
+    /// Decodes records and does nothing else with them, as [`Decoder::decode`].
+    pub fn only_decode(&mut self, records: &[Record<'_>]) -> Decoded {
+        self.decoder.decode(records)
+    }
+
+    /// Whether records of this writer-schema id can be processed.
+    pub fn knows(&self, schema_id: u32) -> bool {
+        self.decoder.knows(schema_id) || self.router.as_ref().is_some_and(|router| router.knows(schema_id))
+    }
+
+    /// Takes the writer's schema of an id, as [`Decoder::learn`].
+    pub fn learn(&mut self, schema_id: u32, writer_schema: &str) {
+        if self.router.as_mut().is_none_or(|router| router.learn(schema_id, writer_schema)) {
+            self.decoder.learn(schema_id, writer_schema);
+        }
+    }
+
+    /// Notes that the registry has no schema of this id, as [`Decoder::learn_absent`].
+    pub fn learn_absent(&mut self, schema_id: u32) {
+        self.decoder.learn_absent(schema_id);
+    }
+
+    /// Forgets the ids whose records are refused, so that the registry is asked again.
+    pub fn forget_refused(&mut self) {
+        self.decoder.forget_refused();
     }
 
     /// The reference table of the `lookup`th lookup, to be kept up to date.
@@ -180,24 +233,16 @@ impl TopicPipeline {
     pub fn revoke(&mut self, partitions: &[i32]) -> Option<(Attempt, Vec<i32>)> {
         self.forget(partitions);
         self.assignment.revoke(partitions);
-        let shared: Vec<i32> = self.open_partitions().filter(|open| partitions.contains(open)).collect();
-        if shared.is_empty() { None } else { self.restart(&[]) }
+        let shares = |lane: &Lane| lane.partitions().any(|open| partitions.contains(&open));
+        let lanes: Vec<usize> = (0..self.lanes.len()).filter(|shard| shares(&self.lanes[*shard])).collect();
+        self.begin_anew(&lanes, Vec::new())
     }
 
-    /// The outcome of something about these partitions is not known: they and all that share the open batch with them
+    /// The outcome of something about these partitions is not known: they and all that share the open batch of their shard
     /// are to be taken over again, as if newly assigned. `None` when nothing of that is running.
     pub fn restart(&mut self, partitions: &[i32]) -> Option<(Attempt, Vec<i32>)> {
-        let mut all = partitions.to_vec();
-        let waiting = self.waiting.take();
-        all.extend(waiting.iter().flat_map(|waiting| waiting.fresh.progress.iter().map(|one| one.partition)));
-        all.extend(self.batcher.abandon());
-        all.sort_unstable();
-        all.dedup();
-        let restarted = self.assignment.restart(&all);
-        if let Some((_, partitions)) = &restarted {
-            self.forget(partitions);
-        }
-        restarted
+        let lanes: BTreeSet<usize> = partitions.iter().map(|partition| self.shard_of(*partition)).collect();
+        self.begin_anew(&lanes.into_iter().collect::<Vec<usize>>(), partitions.to_vec())
     }
 
     /// A partition was taken over: its claim stands, nothing else writes to it, and `index` holds its ids. `false` when
@@ -231,29 +276,12 @@ impl TopicPipeline {
 
     /// Whether events wait for a reference record.
     pub fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+        self.lanes.iter().any(|lane| lane.waiting.is_some())
     }
 
-    /// Why the open batch should be closed now, if it should.
-    pub fn due(&self, now: Millis) -> Option<Trigger> {
-        self.batcher.due(now)
-    }
-
-    /// When the open batch is due by age.
-    pub fn deadline(&self) -> Option<Millis> {
-        self.batcher.deadline()
-    }
-
-    /// Closes the open batch and notes it as sent; `None` when it is empty.
-    ///
-    /// # Errors
-    /// When the rows together exceed what one Arrow array can hold.
-    pub fn close(&mut self, trigger: Trigger) -> Result<Option<Batch>, ArrowError> {
-        let batch = self.batcher.close(trigger)?;
-        if let Some(batch) = &batch {
-            self.offsets.sent(batch.seq, &batch.progress);
-        }
-        Ok(batch)
+    /// How many events wait for a reference record.
+    pub fn waiting_events(&self) -> usize {
+        self.lanes.iter().filter_map(|lane| lane.waiting.as_ref()).map(|waiting| waiting.fresh.events.num_rows()).sum()
     }
 
     /// A batch is durable: what may be committed now, for partitions still held under the same claim.
@@ -262,16 +290,17 @@ impl TopicPipeline {
         committable.filter(|progress| self.assignment.epoch(progress.partition) == Some(progress.epoch)).collect()
     }
 
-    /// Notes how long an insert took, which decides how old the next batches grow.
-    pub fn inserted(&mut self, took_ms: Millis) {
-        self.batcher.inserted(took_ms);
-    }
-
     /// A batch's outcome will never be known, or it was refused: what has to be taken over again.
     pub fn unsettled(&mut self, seq: u64) -> Option<(Attempt, Vec<i32>)> {
         let partitions = self.offsets.unsettled(seq);
         // All of it may have been given up or begun anew meanwhile: that is no reason to begin anew once more.
         if partitions.is_empty() { None } else { self.restart(&partitions) }
+    }
+
+    /// Throws away what is not sent: open batches with their dead letters, and events that wait. Only for a topic that is
+    /// read no more, since their ids stay in the index; whoever takes its partitions over reads them again.
+    pub fn abandon(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| _ = lane.abandon());
     }
 
     /// Whether batches are on their way.
@@ -304,11 +333,6 @@ impl TopicPipeline {
     pub fn forget_ids(&mut self) {
         let new_index = self.new_index();
         self.indexes.values_mut().for_each(|index| *index = new_index());
-    }
-
-    fn open_partitions(&self) -> impl Iterator<Item = i32> + '_ {
-        let waiting = self.waiting.iter().flat_map(|waiting| waiting.fresh.progress.iter().map(|one| one.partition));
-        self.batcher.partitions().chain(waiting)
     }
 
     fn forget(&mut self, partitions: &[i32]) {

@@ -1,11 +1,12 @@
 //! What a publisher needs to know, checked when it connects. Secrets never show in `Debug`.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 
+use millrace_identity::Secret;
 use rdkafka::ClientConfig;
 use serde::Deserialize;
+
+use crate::security::{Security, Tls};
 
 /// Configuration of an [`EventPublisher`](crate::EventPublisher). A service may read it as a part of its own
 /// configuration through serde; only the first three fields have no default.
@@ -49,6 +50,10 @@ pub struct PublisherConfig {
     /// Whether events that are sent without a `traceparent` get one. Default true.
     #[serde(default = "default_true")]
     pub generate_traceparent: bool,
+    /// Share, 0 to 1, of the events sent outside any span that begin a trace of their own, if the service has set a tracer
+    /// provider of OpenTelemetry before it connects. Events sent within a span always belong to its trace. Default 0.01.
+    #[serde(default = "default_trace_ratio")]
+    pub trace_ratio: f64,
     /// Any further librdkafka property. Those that the promises of the publisher rest on are refused.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
@@ -66,63 +71,15 @@ pub struct Registry {
     /// Password for basic authentication.
     #[serde(default)]
     pub password: Option<Secret>,
+    /// A bearer token, instead of user and password.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Whom to trust, and who we are, if the address begins with https.
+    #[serde(default)]
+    pub tls: Tls,
     /// How long one request may take. Default 10,000.
     #[serde(default = "default_registry_timeout_ms")]
     pub timeout_ms: u32,
-}
-
-/// How to connect to the brokers.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "protocol", deny_unknown_fields)]
-pub enum Security {
-    /// Neither encryption nor authentication.
-    #[default]
-    Plaintext,
-    /// TLS; with a certificate in `tls` the client is authenticated by it.
-    Ssl {
-        /// Trust and identity.
-        #[serde(default)]
-        tls: Tls,
-    },
-    /// Authentication without encryption.
-    SaslPlaintext {
-        /// Who we are.
-        sasl: Sasl,
-    },
-    /// Authentication inside TLS.
-    SaslSsl {
-        /// Who we are.
-        sasl: Sasl,
-        /// Whom we trust.
-        #[serde(default)]
-        tls: Tls,
-    },
-}
-
-/// Trust and identity for TLS. All empty: the system's certificate authorities, and no client certificate.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file with certificate authorities.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file with the client's certificate.
-    pub certificate_file: Option<PathBuf>,
-    /// PEM file with the client's key.
-    pub key_file: Option<PathBuf>,
-    /// Password of the key.
-    pub key_password: Option<Secret>,
-}
-
-/// SASL with a user and a password.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sasl {
-    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
-    pub mechanism: String,
-    /// User.
-    pub username: String,
-    /// Password.
-    pub password: Secret,
 }
 
 /// Compression of batches.
@@ -138,29 +95,6 @@ pub enum Compression {
     Zstd,
 }
 
-/// A password. `Debug` shows that there is one, not which.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a password.
-    pub fn new(password: impl Into<String>) -> Self {
-        Self(password.into())
-    }
-
-    /// The password, for the one place that needs it.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
 /// What is wrong with a configuration, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("publisher configuration: {0}")]
@@ -171,14 +105,6 @@ const OWNED: &[&str] = &[
     "bootstrap.servers",
     "metadata.broker.list",
     "security.protocol",
-    "sasl.mechanism",
-    "sasl.mechanisms",
-    "sasl.username",
-    "sasl.password",
-    "ssl.ca.location",
-    "ssl.certificate.location",
-    "ssl.key.location",
-    "ssl.key.password",
     "client.id",
     "acks",
     "request.required.acks",
@@ -201,6 +127,17 @@ const OWNED: &[&str] = &[
     "delivery.report.only.error",
 ];
 
+/// Whom to trust and who we are is said by fields alone, so whatever begins like these is refused as well.
+const OWNED_PREFIXES: &[&str] = &["ssl.", "sasl.", "enable.ssl.", "enable.sasl.", "https.", "plugin."];
+
+/// What begins like that and cannot weaken the check of a broker's certificate.
+const ALLOWED: &[&str] = &["ssl.cipher.suites", "ssl.curves.list", "ssl.sigalgs.list", "ssl.crl.location"];
+
+fn is_owned(key: &str) -> bool {
+    let begins = OWNED_PREFIXES.iter().any(|prefix| key.starts_with(prefix));
+    OWNED.contains(&key) || (begins && !ALLOWED.contains(&key))
+}
+
 impl PublisherConfig {
     /// Defaults for everything but where to publish.
     pub fn new(
@@ -214,6 +151,8 @@ impl PublisherConfig {
                 url: registry_url.into(),
                 username: None,
                 password: None,
+                token: None,
+                tls: Tls::default(),
                 timeout_ms: default_registry_timeout_ms(),
             },
             topic: topic.into(),
@@ -227,6 +166,7 @@ impl PublisherConfig {
             max_event_bytes: default_max_event_bytes(),
             register_schema: true,
             generate_traceparent: true,
+            trace_ratio: default_trace_ratio(),
             properties: BTreeMap::new(),
         }
     }
@@ -235,6 +175,9 @@ impl PublisherConfig {
     pub(crate) fn client_config(&self) -> Result<ClientConfig, InvalidConfig> {
         self.check()?;
         let mut config = ClientConfig::new();
+        // A broker whose host loses the network breaks no connection: only an answer that does not come tells of it, and until
+        // then its partitions are sent nothing. librdkafka waits for 60 s.
+        config.set("socket.timeout.ms", "10000");
         for (key, value) in &self.properties {
             config.set(key, value);
         }
@@ -282,49 +225,26 @@ impl PublisherConfig {
         if self.max_in_flight_events == 0 {
             return refuse("`max_in_flight_events` is 0; nothing could ever be sent".into());
         }
+        if !(0.0..=1.0).contains(&self.trace_ratio) {
+            return refuse(format!("`trace_ratio` is {}; expected a share from 0 to 1", self.trace_ratio));
+        }
         if self.delivery_timeout_ms <= self.linger_ms {
             return refuse(format!(
                 "`delivery_timeout_ms` ({}) must be more than `linger_ms` ({})",
                 self.delivery_timeout_ms, self.linger_ms
             ));
         }
-        if let Some(key) = self.properties.keys().find(|key| OWNED.contains(&key.as_str())) {
+        if let Some(key) = self.properties.keys().find(|key| is_owned(key)) {
             return refuse(format!(
                 "`properties.{key}` belongs to the publisher: it is set by a field of the configuration, or its \
                  promises rest on it"
             ));
         }
-        Ok(())
-    }
-}
-
-impl Security {
-    fn apply(&self, config: &mut ClientConfig) {
-        let (protocol, sasl, tls) = match self {
-            Self::Plaintext => ("plaintext", None, None),
-            Self::Ssl { tls } => ("ssl", None, Some(tls)),
-            Self::SaslPlaintext { sasl } => ("sasl_plaintext", Some(sasl), None),
-            Self::SaslSsl { sasl, tls } => ("sasl_ssl", Some(sasl), Some(tls)),
-        };
-        config.set("security.protocol", protocol);
-        if let Some(sasl) = sasl {
-            config.set("sasl.mechanism", &sasl.mechanism);
-            config.set("sasl.username", &sasl.username);
-            config.set("sasl.password", sasl.password.reveal());
+        if self.registry.token.is_some() && self.registry.username.is_some() {
+            return refuse("`registry.username` is not used with `registry.token`; keep one of them".into());
         }
-        let Some(tls) = tls else { return };
-        for (key, file) in [
-            ("ssl.ca.location", &tls.ca_file),
-            ("ssl.certificate.location", &tls.certificate_file),
-            ("ssl.key.location", &tls.key_file),
-        ] {
-            if let Some(file) = file {
-                config.set(key, file.to_string_lossy());
-            }
-        }
-        if let Some(password) = &tls.key_password {
-            config.set("ssl.key.password", password.reveal());
-        }
+        self.security.check().map_err(InvalidConfig)?;
+        self.registry.tls.read("registry.tls").map(drop).map_err(InvalidConfig)
     }
 }
 
@@ -349,51 +269,13 @@ fn default_max_event_bytes() -> u32 {
 fn default_registry_timeout_ms() -> u32 {
     10_000
 }
+fn default_trace_ratio() -> f64 {
+    0.01
+}
+
 fn default_true() -> bool {
     true
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> PublisherConfig {
-        PublisherConfig::new("localhost:9092", "http://localhost:8081", "orders")
-    }
-
-    #[test]
-    fn secrets_never_show_in_debug() {
-        let mut config = config();
-        let secret = || Secret::new("hunter2");
-        config.registry.password = Some(secret());
-        config.security = Security::SaslSsl {
-            sasl: Sasl { mechanism: "PLAIN".into(), username: "shop".into(), password: secret() },
-            tls: Tls { key_password: Some(secret()), ..Tls::default() },
-        };
-        let shown = format!("{config:?}");
-        assert!(!shown.contains("hunter2") && shown.contains("[redacted]"), "{shown}");
-    }
-
-    #[test]
-    fn properties_that_the_promises_rest_on_are_refused_and_others_pass() {
-        let mut config = config();
-        config.properties.insert("socket.keepalive.enable".into(), "true".into());
-        assert_eq!(config.client_config().unwrap().get("socket.keepalive.enable"), Some("true"));
-        config.properties.insert("acks".into(), "1".into());
-        assert!(config.client_config().unwrap_err().to_string().contains("`properties.acks`"));
-    }
-
-    #[test]
-    fn settings_that_cannot_work_are_refused_in_words() {
-        for (change, word) in [
-            ((|c| c.topic.clear()) as fn(&mut PublisherConfig), "`topic`"),
-            (|c| c.max_in_flight_events = 0, "`max_in_flight_events`"),
-            (|c| c.delivery_timeout_ms = 5, "`delivery_timeout_ms`"),
-        ] {
-            let mut config = config();
-            change(&mut config);
-            let error = config.client_config().unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
-        }
-    }
-}
+mod tests;

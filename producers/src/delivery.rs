@@ -10,6 +10,8 @@ use std::time::Instant;
 use futures::task::AtomicWaker;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::span::PublishSpan;
+
 /// Where an event was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
@@ -44,6 +46,19 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// What [`Self::as_str`] may answer.
+    pub(crate) const CODES: [&str; 9] = [
+        "timed_out",
+        "too_large",
+        "not_authorised",
+        "no_such_topic",
+        "refused",
+        "fatal",
+        "closed",
+        "encoding",
+        "other",
+    ];
+
     /// A short code for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -139,6 +154,7 @@ pub(crate) struct Timing {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) timing: Option<Timing>,
+    pub(crate) span: Option<PublishSpan>,
     /// Offset, or one of the two below.
     offset: AtomicI64,
     /// Told before the offset.
@@ -153,9 +169,10 @@ const UNDER_WAY: i64 = i64::MIN;
 const FAILED: i64 = i64::MIN + 1;
 
 impl Slot {
-    pub(crate) fn new(timing: Option<Timing>) -> Arc<Self> {
+    pub(crate) fn new(timing: Option<Timing>, span: Option<PublishSpan>) -> Arc<Self> {
         Arc::new(Self {
             timing,
+            span,
             offset: AtomicI64::new(UNDER_WAY),
             partition: AtomicI32::new(0),
             error: OnceLock::new(),
@@ -231,20 +248,21 @@ mod tests {
             (RDKafkaErrorCode::LeaderNotAvailable, Cause::Other(RDKafkaErrorCode::LeaderNotAvailable)),
         ] {
             assert_eq!(Cause::of(&KafkaError::MessageProduction(code)), cause);
+            assert!(Cause::CODES.contains(&cause.as_str()), "{cause:?}");
         }
     }
 
     #[tokio::test]
     async fn an_answer_reaches_a_future_that_waits_and_one_that_comes_late() {
         let delivered = Delivered { partition: 3, offset: 14 };
-        let slot = Slot::new(None);
+        let slot = Slot::new(None, None);
         let waiting = tokio::spawn(DeliveryFuture(Arc::clone(&slot)));
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         slot.settle(Ok(delivered));
         assert_eq!(waiting.await.unwrap(), Ok(delivered));
         assert_eq!(DeliveryFuture(slot).await, Ok(delivered));
-        let (unknown, slot) = (Delivered { partition: 0, offset: -1 }, Slot::new(None));
+        let (unknown, slot) = (Delivered { partition: 0, offset: -1 }, Slot::new(None, None));
         slot.settle(Ok(unknown));
         assert_eq!(DeliveryFuture(slot).answer(), Some(Ok(unknown)));
     }

@@ -1,6 +1,9 @@
 //! What a type must say of itself to be published.
 
-use millrace_schemas::{CUSTOMER_V1, Customer, ORDER_EVENT_V1, OrderEvent, PRODUCT_V1, Product};
+use millrace_schemas::{
+    CUSTOMER_V1, Customer, ORDER_EVENT_V1, ORDER_EVENT_V2, OrderEvent, OrderEventV2, PAYMENT_METHOD_V1, PAYMENT_V1,
+    PRODUCT_V1, Payment, PaymentMethod, Product,
+};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -22,10 +25,33 @@ impl Event for OrderEvent {
     const WRITE_AVRO: Option<fn(&Self, &mut Vec<u8>)> = Some(Self::write_avro);
 
     fn write_key(&self, key: &mut Vec<u8>) {
-        let mut text = Uuid::encode_buffer();
-        let text = self.event_id.hyphenated().encode_lower(&mut text);
-        key.extend_from_slice(text.as_bytes());
+        write_uuid(self.event_id, key);
     }
+}
+
+impl Event for Payment {
+    const SCHEMA: &'static str = PAYMENT_V1;
+    const WRITE_AVRO: Option<fn(&Self, &mut Vec<u8>)> = Some(Self::write_avro);
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        write_uuid(self.payment_id, key);
+    }
+}
+
+/// The same event in either version has the same key.
+impl Event for OrderEventV2 {
+    const SCHEMA: &'static str = ORDER_EVENT_V2;
+    const WRITE_AVRO: Option<fn(&Self, &mut Vec<u8>)> = Some(Self::write_avro);
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        write_uuid(self.event_id, key);
+    }
+}
+
+fn write_uuid(id: Uuid, key: &mut Vec<u8>) {
+    let mut text = Uuid::encode_buffer();
+    let text = id.hyphenated().encode_lower(&mut text);
+    key.extend_from_slice(text.as_bytes());
 }
 
 impl Event for Customer {
@@ -41,5 +67,13 @@ impl Event for Product {
 
     fn write_key(&self, key: &mut Vec<u8>) {
         key.extend_from_slice(self.sku.as_bytes());
+    }
+}
+
+impl Event for PaymentMethod {
+    const SCHEMA: &'static str = PAYMENT_METHOD_V1;
+
+    fn write_key(&self, key: &mut Vec<u8>) {
+        key.extend_from_slice(self.method.as_bytes());
     }
 }

@@ -4,15 +4,21 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a command line talks to its user")]
 
 use std::collections::VecDeque;
-use std::io::BufRead;
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use millrace_producers::{
     Cause, Compression, DeliveryFuture, EventPublisher, PublisherConfig, Sasl, Secret, Security, Tls,
 };
 use millrace_schemas::OrderEvent;
+use millrace_telemetry::lines::{Form, Lines, held};
+use millrace_telemetry::traces::{Headers, Settings, Traces};
+use tracing_subscriber::filter::FilterExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Publishes order events, one JSON object per line of standard input, to Kafka in Confluent's Avro format.
 ///
@@ -38,6 +44,15 @@ struct Options {
     /// PEM file with the certificate authorities to trust
     #[arg(long, requires = "tls")]
     tls_ca: Option<std::path::PathBuf>,
+    /// PEM file with the client's certificate, where brokers ask for one
+    #[arg(long, requires = "tls", requires = "tls_key")]
+    tls_certificate: Option<std::path::PathBuf>,
+    /// PEM file with its key
+    #[arg(long, requires = "tls_certificate")]
+    tls_key: Option<std::path::PathBuf>,
+    /// PEM file with the certificate authorities to trust for the registry
+    #[arg(long)]
+    registry_ca: Option<std::path::PathBuf>,
     /// SASL user; its password comes from MILLRACE_SASL_PASSWORD
     #[arg(long)]
     sasl_user: Option<String>,
@@ -50,17 +65,41 @@ struct Options {
     /// Do not compress batches
     #[arg(long)]
     no_compression: bool,
+    /// OTLP receiver of traces (HTTP with protobuf), such as http://localhost:4318; each event is traced by its share. Headers
+    /// of the requests come from MILLRACE_TRACES_HEADERS, `name: value` in each line
+    #[arg(long, env = "MILLRACE_TRACES_ENDPOINT")]
+    traces_endpoint: Option<String>,
+    /// Share of the events that are traced, 0 to 1
+    #[arg(long, default_value_t = 0.01)]
+    traces_ratio: f64,
+    /// Form of log lines on standard error; RUST_LOG says which are written
+    #[arg(long, value_enum, default_value_t = LogForm::Auto)]
+    log_format: LogForm,
     /// Print partition and offset of each event
     #[arg(long, short)]
     verbose: bool,
 }
 
+/// Form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogForm {
+    /// Text on a terminal, JSON elsewhere
+    Auto,
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+const SERVICE: &str = "millrace-publish";
+/// A warning or error that repeats is written so often at most.
+const REPEAT_INTERVAL_MS: u64 = 10_000;
+/// Longest wait for the receiver of traces and its answers.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
-        .init();
     let options = Options::parse();
+    options.log_format.init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return not_started(&error),
@@ -69,6 +108,18 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: &Options) -> ExitCode {
+    let traces = match options.traces() {
+        Ok(traces) => traces,
+        Err(error) => return not_started(&error),
+    };
+    let status = publish(options).await;
+    if let Some(traces) = traces {
+        traces.close(TRACES_TIMEOUT).await;
+    }
+    status
+}
+
+async fn publish(options: &Options) -> ExitCode {
     let publisher = match options.config() {
         Ok(config) => match EventPublisher::connect(config).await {
             Ok(publisher) => publisher,
@@ -116,10 +167,49 @@ fn not_started(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(2)
 }
 
+impl LogForm {
+    fn init(self) {
+        let terminal = std::io::stderr().is_terminal();
+        let form = match self {
+            Self::Text => Form::Text,
+            Self::Auto if terminal => Form::Text,
+            Self::Auto | Self::Json => Form::Json,
+        };
+        let wanted = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+        let lines = tracing_subscriber::fmt::layer()
+            .event_format(Lines::new(form, SERVICE, REPEAT_INTERVAL_MS))
+            .with_ansi(terminal && form == Form::Text)
+            .with_writer(std::io::stderr)
+            .with_filter(wanted.and(held(tracing::Level::TRACE)));
+        tracing_subscriber::registry().with(lines).init();
+    }
+}
+
 impl Options {
+    fn traces(&self) -> Result<Option<Traces>, String> {
+        let Some(endpoint) = &self.traces_endpoint else { return Ok(None) };
+        let headers = std::env::var("MILLRACE_TRACES_HEADERS").unwrap_or_default();
+        let header = |line: &str| line.split_once(':').map(|(name, value)| (name.trim().into(), value.trim().into()));
+        let lines = headers.lines().filter(|line| !line.trim().is_empty());
+        let headers = lines.map(header).collect::<Option<Vec<(String, String)>>>();
+        let settings = Settings {
+            endpoint: format!("{}/v1/traces", endpoint.trim_end_matches('/')),
+            // The publisher chooses which events begin a trace.
+            sample_ratio: 1.0,
+            headers: Headers(headers.ok_or("MILLRACE_TRACES_HEADERS: expected `name: value` in each line")?),
+            authorities: None,
+            timeout: TRACES_TIMEOUT,
+            service_name: SERVICE.into(),
+            service_version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let traces = Traces::start(settings, &tokio::runtime::Handle::current());
+        traces.map(Some).map_err(|error| format!("{error:#}"))
+    }
+
     fn config(&self) -> Result<PublisherConfig, String> {
         let mut config = PublisherConfig::new(&self.bootstrap_servers, &self.registry, &self.topic);
         config.client_id = "millrace-publish".into();
+        config.trace_ratio = self.traces_ratio;
         config.delivery_timeout_ms = self.delivery_timeout_seconds.saturating_mul(1000);
         if self.no_compression {
             config.compression = Compression::None;
@@ -128,15 +218,19 @@ impl Options {
         config.registry.password = std::env::var("MILLRACE_REGISTRY_PASSWORD").ok().map(Secret::new);
         let sasl = match &self.sasl_user {
             None => None,
-            Some(username) => Some(Sasl {
-                mechanism: self.sasl_mechanism.clone(),
-                username: username.clone(),
-                password: std::env::var("MILLRACE_SASL_PASSWORD")
-                    .map(Secret::new)
-                    .map_err(|_| "--sasl-user needs the password in MILLRACE_SASL_PASSWORD".to_owned())?,
-            }),
+            Some(username) => {
+                let password = std::env::var("MILLRACE_SASL_PASSWORD")
+                    .map_err(|_| "--sasl-user needs the password in MILLRACE_SASL_PASSWORD".to_owned())?;
+                Some(Sasl::new(&self.sasl_mechanism, username, password))
+            }
         };
-        let tls = Tls { ca_file: self.tls_ca.clone(), ..Tls::default() };
+        let tls = Tls {
+            ca_file: self.tls_ca.clone(),
+            certificate_file: self.tls_certificate.clone(),
+            key_file: self.tls_key.clone(),
+            key_password: None,
+        };
+        config.registry.tls.ca_file = self.registry_ca.clone();
         config.security = match (sasl, self.tls) {
             (None, false) => Security::Plaintext,
             (None, true) => Security::Ssl { tls },

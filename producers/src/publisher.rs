@@ -16,6 +16,7 @@ use crate::delivery::{Cause, Delivered, DeliveryError, DeliveryFuture, PublishEr
 use crate::encode::{EncodeError, Encoder};
 use crate::registry::{RegistryError, schema_id};
 use crate::session::{Reports, Session, describe};
+use crate::span::{PublishSpan, Spans};
 use crate::telemetry::Telemetry;
 use crate::{Event, InvalidConfig, PublisherConfig, TraceParent};
 
@@ -32,6 +33,7 @@ struct Shared<E> {
     session: Arc<Session>,
     encoder: Encoder<E>,
     generate_traceparent: bool,
+    spans: Spans,
     /// `None` only while it is being dropped.
     producer: Option<ThreadedProducer<Reports>>,
 }
@@ -70,6 +72,7 @@ impl<E: Event> EventPublisher<E> {
     /// events fail with [`Cause::TimedOut`] after the delivery timeout.
     pub async fn connect(config: PublisherConfig) -> Result<Self, ConnectError> {
         let client = config.client_config()?;
+        let tokens = config.security.tokens().map_err(InvalidConfig)?;
         let id = schema_id(&config.registry, &config.topic, E::SCHEMA, config.register_schema).await?;
         let session = Arc::new(Session {
             telemetry: Telemetry::new(&config.topic),
@@ -78,12 +81,14 @@ impl<E: Event> EventPublisher<E> {
             crowded: Default::default(),
             report_seen: Notify::new(),
             sent: Default::default(),
+            under_way: Default::default(),
             topic: config.topic,
         });
         let shared = Shared {
             encoder: Encoder::new(id)?,
             generate_traceparent: config.generate_traceparent,
-            producer: Some(client.create_with_context(Reports(Arc::clone(&session)))?),
+            spans: Spans::new(&session.topic, config.trace_ratio),
+            producer: Some(client.create_with_context(Reports(Arc::clone(&session), tokens))?),
             session,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -96,16 +101,25 @@ impl<E: Event> EventPublisher<E> {
 
     /// Sends an event: waits for room in the queue, not for the broker.
     pub async fn send(&self, event: &E) -> Result<DeliveryFuture, PublishError> {
-        let trace = self.shared.generate_traceparent.then(TraceParent::generate);
-        self.send_traced(event, trace).await
+        let (trace, span) = self.trace();
+        self.send_in(event, trace, span).await
     }
 
     /// Like [`send`](Self::send), with the `traceparent` of the work that the event comes from, or none.
     pub async fn send_traced(&self, event: &E, trace: Option<TraceParent>) -> Result<DeliveryFuture, PublishError> {
+        self.send_in(event, trace, None).await
+    }
+
+    async fn send_in(
+        &self,
+        event: &E,
+        trace: Option<TraceParent>,
+        span: Option<PublishSpan>,
+    ) -> Result<DeliveryFuture, PublishError> {
         let permit = self.room(|| key_of(event)).await?;
         let handed_over = BUFFERS.with_borrow_mut(|buffers| {
             buffers.fill(&self.shared.encoder, event)?;
-            Ok(self.hand_over_or_keep(&buffers.key, &buffers.value, trace))
+            Ok(self.hand_over_or_keep(&buffers.key, &buffers.value, trace, span))
         });
         match handed_over {
             Ok(handed_over) => self.conclude(permit, handed_over, trace, || key_of(event)).await,
@@ -117,9 +131,9 @@ impl<E: Event> EventPublisher<E> {
     /// vouches for it: `value` is in Confluent wire format, under a schema of the topic's subject, and `key` is what
     /// [`Event::write_key`] would write.
     pub async fn send_encoded(&self, key: &[u8], value: &[u8]) -> Result<DeliveryFuture, PublishError> {
-        let trace = self.shared.generate_traceparent.then(TraceParent::generate);
+        let (trace, span) = self.trace();
         let permit = self.room(|| key.to_vec()).await?;
-        let handed_over = self.hand_over_or_keep(key, value, trace);
+        let handed_over = self.hand_over_or_keep(key, value, trace, span);
         self.conclude(permit, handed_over, trace, || key.to_vec()).await
     }
 
@@ -153,6 +167,14 @@ impl<E: Event> EventPublisher<E> {
         }
     }
 
+    /// What an event says of its trace, and the span of its publish if there is one.
+    fn trace(&self) -> (Option<TraceParent>, Option<PublishSpan>) {
+        match self.shared.spans.begin() {
+            Some((trace, span)) => (Some(trace), span),
+            None => (self.shared.generate_traceparent.then(TraceParent::generate), None),
+        }
+    }
+
     /// Waits for a place among the events under way.
     async fn room(&self, key: impl FnOnce() -> Vec<u8>) -> Result<SemaphorePermit<'_>, PublishError> {
         let permit = self.shared.session.room.acquire().await;
@@ -160,11 +182,20 @@ impl<E: Event> EventPublisher<E> {
     }
 
     /// Hands the bytes over, or keeps them for when there is room for them.
-    fn hand_over_or_keep(&self, key: &[u8], value: &[u8], trace: Option<TraceParent>) -> HandOver {
-        match self.hand_over(key, value, trace, Slot::new(self.shared.session.timing())) {
+    fn hand_over_or_keep(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        trace: Option<TraceParent>,
+        span: Option<PublishSpan>,
+    ) -> HandOver {
+        match self.hand_over(key, value, trace, Slot::new(self.shared.session.timing(), span)) {
             // The slow way has to wait, and the buffers belong to the thread.
             Err((error, slot)) if queue_full(&error) => HandOver::QueueFull(key.to_vec(), value.to_vec(), slot),
-            Err((error, _)) => HandOver::Refused(error),
+            Err((error, slot)) => {
+                slot.span.iter().for_each(|span| span.end(Err(Cause::of(&error))));
+                HandOver::Refused(error)
+            }
             Ok(future) => HandOver::Done(future),
         }
     }
@@ -187,6 +218,7 @@ impl<E: Event> EventPublisher<E> {
         // Given back by the delivery report.
         permit.forget();
         let session = &self.shared.session;
+        session.under_way.fetch_add(1, Ordering::Relaxed);
         session.telemetry.in_flight(session.in_flight());
         Ok(future)
     }

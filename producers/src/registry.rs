@@ -48,7 +48,7 @@ pub enum RegistryError {
         /// What the registry said.
         detail: String,
     },
-    /// Registering is switched off, and the subject does not have this schema as its latest.
+    /// Registering is switched off, and the subject does not have this schema among its versions.
     #[error("subject `{subject}` of {url} {state}; register the schema, or set `register_schema`")]
     NotRegistered {
         /// Address.
@@ -83,26 +83,39 @@ pub async fn schema_id(registry: &Registry, topic: &str, schema: &str, register:
     }
     let not_registered =
         |state| RegistryError::NotRegistered { url: registry.url.clone(), subject: subject.clone(), state };
-    match get_schema_by_subject_and_version(&settings, &subject, None).await {
-        Ok(latest) => match (Schema::parse_str(&latest.schema), Schema::parse_str(schema)) {
-            (Ok(theirs), Ok(ours)) if theirs == ours => Ok(latest.id),
-            _ => Err(not_registered("has another schema as its latest version")),
-        },
-        Err(error) if code(&error).is_some_and(|code| code / 100 == 404 || code == 404) => {
-            Err(not_registered("has no schema"))
+    let is_absent = |error: &SRCError| code(error).is_some_and(|code| code / 100 == 404 || code == 404);
+    // Another producer may have registered a later version: ours counts as long as the subject has it.
+    let versions = std::iter::once(None).chain((1..).map(Some));
+    for version in versions {
+        match get_schema_by_subject_and_version(&settings, &subject, version).await {
+            Ok(found) => match (Schema::parse_str(&found.schema), Schema::parse_str(schema)) {
+                (Ok(theirs), Ok(ours)) if theirs == ours => return Ok(found.id),
+                _ => {}
+            },
+            Err(error) if is_absent(&error) && version.is_none() => return Err(not_registered("has no schema")),
+            Err(error) if is_absent(&error) => break,
+            Err(error) => return Err(explain(error)),
         }
-        Err(error) => Err(explain(error)),
     }
+    Err(not_registered("has other schemas"))
 }
 
 fn settings(registry: &Registry) -> Result<SrSettings, SRCError> {
     let mut builder = SrSettings::new_builder(registry.url.clone());
     builder.set_timeout(Duration::from_millis(registry.timeout_ms.into()));
     if let Some(username) = &registry.username {
-        let password = registry.password.as_ref().map(|password| password.reveal());
+        let password = registry.password.as_ref().map(|password| password.expose());
         builder.set_basic_authorization(username, password);
     }
-    builder.build()
+    if let Some(token) = &registry.token {
+        builder.set_token_authorization(token.expose());
+    }
+    let connector = registry
+        .tls
+        .read("registry.tls")
+        .and_then(|material| material.connector().map_err(|error| format!("{error:#}")));
+    let connector = connector.map_err(|error| SRCError::new(&error, None, false))?;
+    builder.build_with(reqwest::Client::builder().tls_backend_preconfigured(connector))
 }
 
 fn explain(registry: &Registry, subject: &str, error: &SRCError) -> RegistryError {

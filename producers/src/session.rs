@@ -1,10 +1,11 @@
 //! What librdkafka's thread calls: delivery reports, errors, log lines. It never blocks and never sends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use rdkafka::client::ClientContext;
+use millrace_identity::Tokens;
+use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -26,6 +27,9 @@ pub(crate) struct Session {
     pub(crate) telemetry: Telemetry,
     /// Events handed over so far; wraps.
     pub(crate) sent: AtomicUsize,
+    /// Events without an answer. Not what is left of `room`: who flushes takes every place that gets free, and waits for the rest.
+    /// For a moment below 0 if an answer is faster than who sent.
+    pub(crate) under_way: AtomicIsize,
 }
 
 /// With more events than this under way only one in `TIMED_ONE_IN` is timed, for all of them: two looks at the clock cost as much as
@@ -42,17 +46,23 @@ impl Session {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        (self.room_total as usize).saturating_sub(self.room.available_permits())
+        usize::try_from(self.under_way.load(Ordering::Relaxed)).unwrap_or(0)
     }
 }
 
-pub(crate) struct Reports(pub(crate) Arc<Session>);
+pub(crate) struct Reports(pub(crate) Arc<Session>, pub(crate) Option<Arc<Tokens>>);
 
 impl ProducerContext for Reports {
     type DeliveryOpaque = Arc<Slot>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, slot: Arc<Slot>) {
         let session = &self.0;
+        if let Some(span) = &slot.span {
+            span.end(match result {
+                Ok(message) => Ok(Delivered { partition: message.partition(), offset: message.offset() }),
+                Err((error, _)) => Err(Cause::of(error)),
+            });
+        }
         slot.settle(match result {
             Ok(message) => {
                 session.telemetry.delivered(slot.timing);
@@ -70,6 +80,7 @@ impl ProducerContext for Reports {
                 }))
             }
         });
+        session.under_way.fetch_sub(1, Ordering::Relaxed);
         session.room.add_permits(1);
         session.telemetry.in_flight(session.in_flight());
         if session.crowded.load(Ordering::Relaxed) {
@@ -79,6 +90,15 @@ impl ProducerContext for Reports {
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// librdkafka's thread waits for the issuer when a token is due, ten seconds at most; the brokers do not have to.
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let tokens = self.1.as_ref().ok_or("no issuer of tokens is configured")?;
+        let token = tokens.token().map_err(|error| format!("{error:#}").replace('\0', " "))?;
+        Ok(OAuthToken { token: token.text, principal_name: token.client_id, lifetime_ms: token.until_ms })
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -112,5 +132,29 @@ fn code_text(code: RDKafkaErrorCode) -> String {
     match text.split_once(" (") {
         Some((_, inner)) => inner.trim_end_matches(')').to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn events_under_way_are_told_while_somebody_waits_for_all_of_them() {
+        let session = Session {
+            topic: "orders".into(),
+            room: Semaphore::new(10),
+            room_total: 10,
+            crowded: Default::default(),
+            report_seen: Notify::new(),
+            telemetry: Telemetry::new("orders"),
+            sent: Default::default(),
+            under_way: AtomicIsize::new(1),
+        };
+        session.room.acquire().await.unwrap().forget();
+        let flush = session.room.acquire_many(session.room_total);
+        tokio::pin!(flush);
+        assert!(futures::poll!(&mut flush).is_pending());
+        assert_eq!(session.in_flight(), 1);
     }
 }

@@ -1,9 +1,11 @@
-//! The W3C `traceparent` header: taken from the caller, or begun here so that an event can be followed at all.
-//! It never exports a span.
+//! The W3C `traceparent` header: taken from the caller or from the span of the publish, or begun here so that an event can
+//! be followed at all. It never exports a span.
 
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+
+use opentelemetry::trace::SpanContext;
 
 /// A `traceparent` value, version 00, as <https://www.w3.org/TR/trace-context/#traceparent-header> says.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,19 @@ impl TraceParent {
         Self(bytes)
     }
 
+    /// That of a span.
+    pub(crate) fn of(span: &SpanContext) -> Self {
+        let mut bytes = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let trace = u128::from_be_bytes(span.trace_id().to_bytes());
+        write_hex((trace >> 64) as u64, &mut bytes[3..19]);
+        write_hex(trace as u64, &mut bytes[19..35]);
+        write_hex(u64::from_be_bytes(span.span_id().to_bytes()), &mut bytes[36..52]);
+        if span.is_sampled() {
+            bytes[54] = b'1';
+        }
+        Self(bytes)
+    }
+
     /// The header value.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -57,7 +72,7 @@ fn write_hex(value: u64, out: &mut [u8]) {
 }
 
 /// SplitMix64 with a random start per thread: a few nanoseconds, never zero here because an all-zero id is invalid.
-fn next_random() -> u64 {
+pub(crate) fn next_random() -> u64 {
     thread_local! {
         static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(std::thread::current().id()));
     }

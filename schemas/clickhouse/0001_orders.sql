@@ -15,6 +15,9 @@
 -- write some 60 files, to be merged away soon after. The demo lands 123,000 events/s with it, 110,000/s with the default
 -- of 10 MiB (means of two runs, live, two cores). Merged parts grow wide.
 --
+-- Merges are twice as wide as by default (5), so that a row is written again less often: ClickHouse takes 3.3 instead of
+-- 3.6 us for a row in all while a backlog is drained. There are more parts at a time for it, some dozens.
+--
 -- To let old rows expire (keep it well longer than the deduplication window of the configuration, for the
 -- consumer reads back ids of that window from this table):
 --   ALTER TABLE orders MODIFY TTL toDateTime(timestamp) + INTERVAL 25 MONTH;
@@ -22,7 +25,7 @@
 CREATE TABLE IF NOT EXISTS orders
 (
     event_id UUID COMMENT 'Identifies the event; unique in this table' CODEC(NONE),
-    event_type Enum8('created' = 1, 'paid' = 2, 'shipped' = 3, 'delivered' = 4, 'cancelled' = 5, 'refunded' = 6) COMMENT 'Step in the life of the order' CODEC(LZ4),
+    event_type Enum8('created' = 1, 'paid' = 2, 'shipped' = 3, 'delivered' = 4, 'cancelled' = 5, 'refunded' = 6, 'unknown' = 7) COMMENT 'Step in the life of the order; unknown if it is newer than the schema that the event was read with' CODEC(LZ4),
     timestamp DateTime64(3, 'UTC') COMMENT 'When it happened, by the clock of the publishing service' CODEC(Delta(8), LZ4),
     order_id String COMMENT 'The order' CODEC(LZ4),
     customer_id String COMMENT 'The customer who ordered' CODEC(LZ4),
@@ -43,10 +46,11 @@ CREATE TABLE IF NOT EXISTS orders
     _partition Int32 COMMENT 'Kafka partition that the event was read from' CODEC(LZ4),
     _offset Int64 COMMENT 'Kafka offset in that partition' CODEC(Delta(8), LZ4),
     _ingested_at DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When the row was inserted, by the clock of the server' CODEC(LZ4),
-    INDEX ingested_at_minmax _ingested_at TYPE minmax GRANULARITY 1
+    INDEX ingested_at_minmax _ingested_at TYPE minmax GRANULARITY 1,
+    INDEX order_id_bloom order_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(timestamp)
 ORDER BY (toStartOfHour(timestamp), event_type, timestamp)
-SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 134217728
+SETTINGS non_replicated_deduplication_window = 10000, min_bytes_for_wide_part = 134217728, merge_selector_base = 10
 COMMENT 'Order events, one row per event, enriched; landed exactly once by Millrace'

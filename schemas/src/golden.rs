@@ -1,12 +1,15 @@
-//! Golden examples of Kafka values of the `orders` topic: good ones with what they read as, and bad ones with the
-//! reason code that their dead letter must carry. They live as commented hex in `golden/`; tests of every part use them.
+//! Golden examples of Kafka values of the topics `orders` and `payments`: good ones with what they read as, and bad ones
+//! with the reason code that their dead letter must carry. They live as commented hex in `golden/`, those of payments in
+//! `golden/payments/`; tests of every part use them.
 //!
 //! Where a bad value could be called by more than one name, these rules decide. A length or count that is negative
 //! where it may not be, or a count of items larger than the bytes that remain (every item of ours takes at least one),
 //! or the size of a block larger than the bytes that remain, is `bad_length`. A string or bytes longer than what remains is `truncated` up to a length of 1 MiB
 //! and `bad_length` beyond. Running out of bytes inside a number is `truncated`.
 
-use crate::OrderEvent;
+use serde::de::DeserializeOwned;
+
+use crate::{OrderEvent, OrderEventV2, Payment};
 
 /// Schema id in the header of the examples. [`with_schema_id`] puts another in its place.
 pub const SCHEMA_ID: u32 = 1;
@@ -30,17 +33,18 @@ pub const REASONS: &[&str] = &[
     "too_large",
     "unreadable",
     "lookup_missed",
+    "unexpected_record",
 ];
 
 /// A value that must be read, and what it reads as.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Good {
-    /// Name of the files in `golden/good/`.
+pub struct Good<E = OrderEvent> {
+    /// Name of the files in `golden/good/`, `golden/v2/` or `golden/payments/good/`.
     pub name: &'static str,
     /// The Kafka value: header with [`SCHEMA_ID`], then the datum.
     pub bytes: Vec<u8>,
     /// What it reads as.
-    pub event: OrderEvent,
+    pub event: E,
 }
 
 /// A value that must be refused.
@@ -64,6 +68,8 @@ const GOOD_HEX: &[(&str, &str)] =
     files!("good", "hex", ["typical", "minimal", "wide", "negative_block_count", "several_blocks", "padded_decimal",]);
 const GOOD_JSON: &[(&str, &str)] =
     files!("good", "json", ["typical", "minimal", "wide", "negative_block_count", "several_blocks", "padded_decimal",]);
+const V2_HEX: &[(&str, &str)] = files!("v2", "hex", ["returned", "no_source"]);
+const V2_JSON: &[(&str, &str)] = files!("v2", "json", ["returned", "no_source"]);
 const BAD_HEX: &[(&str, &str)] = files!(
     "bad",
     "hex",
@@ -105,25 +111,83 @@ const BAD_HEX: &[(&str, &str)] = files!(
     ]
 );
 
-/// Values that must be read.
-#[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
+const GOOD_PAYMENTS_HEX: &[(&str, &str)] = files!(
+    "payments/good",
+    "hex",
+    ["card", "bank_transfer", "wallet", "wallet_with_account", "cash", "several_blocks"]
+);
+const GOOD_PAYMENTS_JSON: &[(&str, &str)] = files!(
+    "payments/good",
+    "json",
+    ["card", "bank_transfer", "wallet", "wallet_with_account", "cash", "several_blocks"]
+);
+const BAD_PAYMENTS_HEX: &[(&str, &str)] = files!(
+    "payments/bad",
+    "hex",
+    [
+        "amount_too_large",
+        "branch_bad_utf8",
+        "enum_index_too_large",
+        "inner_union_index_too_large",
+        "map_bomb",
+        "map_key_bad_utf8",
+        "map_key_longer_than_value",
+        "map_key_negative_length",
+        "map_value_bad_utf8",
+        "occurred_in_the_year_3000",
+        "payment_id_is_no_uuid",
+        "trailing_byte",
+        "truncated_before_map",
+        "truncated_by_one",
+        "truncated_in_branch",
+        "union_index_negative",
+        "union_index_too_large",
+    ]
+);
+
+/// Values of version 1 that must be read.
 pub fn good() -> Vec<Good> {
-    GOOD_HEX
-        .iter()
-        .zip(GOOD_JSON)
+    read_good(GOOD_HEX, GOOD_JSON)
+}
+
+/// Values of version 2 that must be read.
+pub fn good_v2() -> Vec<Good<OrderEventV2>> {
+    read_good(V2_HEX, V2_JSON)
+}
+
+/// Values that must be refused.
+pub fn bad() -> Vec<Bad> {
+    read_bad(BAD_HEX)
+}
+
+/// Values of `payments` that must be read.
+pub fn good_payments() -> Vec<Good<Payment>> {
+    read_good(GOOD_PAYMENTS_HEX, GOOD_PAYMENTS_JSON)
+}
+
+/// Values of `payments` that must be refused.
+pub fn bad_payments() -> Vec<Bad> {
+    read_bad(BAD_PAYMENTS_HEX)
+}
+
+#[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
+fn read_good<E: DeserializeOwned>(
+    hex: &[(&'static str, &'static str)],
+    json: &[(&'static str, &'static str)],
+) -> Vec<Good<E>> {
+    hex.iter()
+        .zip(json)
         .map(|(&(name, hex), &(_, json))| Good {
             name,
             bytes: read_hex(hex),
-            event: serde_json::from_str(json).expect("golden JSON is an order event"),
+            event: serde_json::from_str(json).expect("golden JSON is an event of its topic"),
         })
         .collect()
 }
 
-/// Values that must be refused.
 #[allow(clippy::expect_used, reason = "the files are part of this crate, and a test reads them all")]
-pub fn bad() -> Vec<Bad> {
-    BAD_HEX
-        .iter()
+fn read_bad(hex: &[(&'static str, &'static str)]) -> Vec<Bad> {
+    hex.iter()
         .map(|&(name, text)| Bad {
             name,
             bytes: read_hex(text),
@@ -164,7 +228,7 @@ fn read_hex(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ORDER_EVENT_V1;
+    use crate::{ORDER_EVENT_V1, ORDER_EVENT_V2};
     use apache_avro::Schema;
     use apache_avro::reader::datum::GenericDatumReader;
 
@@ -185,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn good_examples_of_version_2_read_as_their_json_says() {
+        let schema = Schema::parse_str(ORDER_EVENT_V2).unwrap();
+        for good in good_v2() {
+            let mut datum = &good.bytes[5..];
+            let reader = GenericDatumReader::builder(&schema).build().unwrap();
+            let event: OrderEventV2 = reader.read_deser(&mut datum).unwrap();
+            assert_eq!((&event, datum), (&good.event, &[][..]), "{}", good.name);
+        }
+    }
+
+    #[test]
     fn bad_examples_are_wrong_in_the_header_or_cannot_be_read_whole() {
         for bad in bad() {
             let header_ok = bad.bytes.starts_with(&[0, 0, 0, 0, 1]);
@@ -192,13 +267,21 @@ mod tests {
             // apache-avro skips the size of a block unread, so it cannot see that it lies.
             let blind = bad.name.starts_with("block_size_");
             assert!(blind || !(header_ok && whole), "{} can be read", bad.name);
+        }
+        for bad in bad().into_iter().chain(bad_payments()) {
             assert!(REASONS.contains(&bad.reason), "{}: {}", bad.name, bad.reason);
         }
     }
 
     #[test]
     fn every_file_of_the_golden_folders_is_listed() {
-        for (folder, listed) in [("good", GOOD_HEX), ("bad", BAD_HEX)] {
+        for (folder, listed) in [
+            ("good", GOOD_HEX),
+            ("v2", V2_HEX),
+            ("bad", BAD_HEX),
+            ("payments/good", GOOD_PAYMENTS_HEX),
+            ("payments/bad", BAD_PAYMENTS_HEX),
+        ] {
             let path = format!("{}/golden/{folder}", env!("CARGO_MANIFEST_DIR"));
             let on_disk = std::fs::read_dir(path)
                 .unwrap()

@@ -51,7 +51,7 @@ pub(crate) struct Args {
 /// If the programs cannot be built or the stack cannot be brought up. Runs that fail are an exit status.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot watch for Ctrl-C")?;
-    let programs = cargo::build(&["millrace-consumers", "millrace-bench"])?;
+    let programs = cargo::build(&["millrace", "millrace-bench", "millrace-plain-consumer", "millrace-window"])?;
     let mut command = Command::new(programs.path("millrace-bench"));
     command.current_dir(clone_root()?);
     if args.report {
@@ -77,7 +77,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.keep {
         eprintln!("left running: {}", stack.path().display());
         stack.keep();
+    } else if status.success() {
+        // Tens of millions of events are gigabytes.
+        stack.discard()?;
     } else {
+        eprintln!("its logs and data stay in {}", DataDir::path_in_clone(Some("bench"))?.display());
         stack.stop()?;
     }
     cargo::exit_code(status)

@@ -31,13 +31,13 @@ pub(crate) fn command() -> Result<Command> {
     Ok(command)
 }
 
-/// Builds packages in the one profile that everything here shares, showing cargo's own progress.
+/// Builds programs in the one profile that everything here shares, showing cargo's own progress.
 ///
 /// # Errors
 /// If cargo fails.
-pub(crate) fn build(packages: &[&str]) -> Result<Programs> {
-    let packages: Vec<&str> = packages.iter().flat_map(|package| ["-p", package]).collect();
-    build_with(&packages)
+pub(crate) fn build(programs: &[&str]) -> Result<Programs> {
+    let programs: Vec<&str> = programs.iter().flat_map(|program| ["--bin", program]).collect();
+    built(build_command(&programs)?)
 }
 
 /// Builds `millrace-faulty`, which is `millrace` with faults on purpose; the other programs stay as they are.
@@ -45,12 +45,40 @@ pub(crate) fn build(packages: &[&str]) -> Result<Programs> {
 /// # Errors
 /// If cargo fails.
 pub(crate) fn build_faulty() -> Result<Programs> {
-    build_with(&["-p", "millrace-consumers", "--features", "fault-injection", "--bin", "millrace-faulty"])
+    built(build_command(&["--features", "millrace-consumers/fault-injection", "--bin", "millrace-faulty"])?)
 }
 
-fn build_with(arguments: &[&str]) -> Result<Programs> {
+/// Builds the tests that run on real parts, and with them the programs of their crates.
+///
+/// # Errors
+/// If cargo fails.
+pub(crate) fn build_tests() -> Result<Programs> {
     let mut command = command()?;
-    command.args(["build", "--release", "--locked"]).args(arguments);
+    command.args(["test", "--release", "--locked", "--workspace", "--test", "it", "--test", "e2e", "--no-run"]);
+    built(command)
+}
+
+/// Builds the programs of libFuzzer; our own crates in them show which of their parts an input reaches.
+///
+/// # Errors
+/// If cargo fails.
+pub(crate) fn build_fuzzers(names: &[String]) -> Result<Programs> {
+    let programs: Vec<&str> = names.iter().flat_map(|name| ["--bin", name]).collect();
+    let mut command = build_command(&[&["--features", "millrace-fuzz/libfuzzer"], &programs[..]].concat())?;
+    command.env("RUSTC_WORKSPACE_WRAPPER", clone_root()?.join("xtask/assets/instrumented-rustc.sh"));
+    built(command)
+}
+
+/// Cargo chooses the features of third-party crates by what it is asked for, and compiles a crate once for every choice. Asked
+/// for the whole workspace and one example (`schemas/examples/features.rs`), it chooses as it does for the tests, so that
+/// nothing of others is compiled twice in a clone. Only what the named programs need is built.
+fn build_command(arguments: &[&str]) -> Result<Command> {
+    let mut command = command()?;
+    command.args(["build", "--release", "--locked", "--workspace", "--example", "features"]).args(arguments);
+    Ok(command)
+}
+
+fn built(mut command: Command) -> Result<Programs> {
     let status = command.status().context("start cargo")?;
     if !status.success() {
         bail!("cargo build failed: {status}");

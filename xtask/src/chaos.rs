@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 pub(crate) fn build(install_missing: bool) -> Result<Programs> {
     tools::require_for_chaos(install_missing || cargo::in_ci())?;
     cargo::build_faulty()?;
-    cargo::build(&["millrace-consumers", "millrace-bench", "millrace-chaos"])
+    cargo::build(&["millrace", "millrace-bench", "millrace-chaos"])
 }
 
 /// The program of the cases, against this stack.
@@ -108,7 +108,10 @@ pub(crate) fn command(programs: &Programs, stack: &Stack) -> Result<Command> {
 }
 
 /// This very program, for another process to start as long as this one runs.
-fn program_for_others() -> Result<PathBuf> {
+///
+/// # Errors
+/// If it cannot be found.
+pub(crate) fn program_for_others() -> Result<PathBuf> {
     let linux = PathBuf::from(format!("/proc/{}/exe", process::id()));
     if linux.exists() { Ok(linux) } else { env::current_exe().context("find this program") }
 }

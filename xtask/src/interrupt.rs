@@ -5,9 +5,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// How often who waits for a signal looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Set once one of the signals has come; clones share the flag.
 #[derive(Clone, Debug)]
@@ -29,6 +34,13 @@ impl Interrupt {
     /// Whether to give up and clean up.
     pub(crate) fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Comes back once a signal has come.
+    pub(crate) fn wait(&self) {
+        while !self.requested() {
+            thread::sleep(LOOK);
+        }
     }
 
     /// # Errors

@@ -10,10 +10,12 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    alerts,
     cargo::{self, Programs},
-    chaos, instructions,
+    chaos, fuzz, instructions,
     interrupt::Interrupt,
-    stack::{DataDir, Options, Stack},
+    k8s, page,
+    stack::{DataDir, Options, Stack, tools},
 };
 
 /// Run every test: unit, property and golden tests, then those on a real stack
@@ -32,24 +34,20 @@ pub(crate) struct Args {
 
 /// Tests on the real parts: packages, target, and arguments of the test programs.
 const ON_REAL_PARTS: [Suite; 2] = [
-    Suite {
-        what: "each part against real Kafka, registry and ClickHouse",
-        packages: &["millrace-producers", "millrace-consumers", "millrace-bench"],
-        target: "it",
-        arguments: &[],
-    },
+    Suite { what: "each part against real Kafka, registry and ClickHouse", target: "it", arguments: &[] },
     Suite {
         what: "the built programs end to end, killed and cut off under load",
-        packages: &["millrace-chaos"],
         target: "e2e",
         // They share two cores and measure nothing, but a crowd of them would only time out.
         arguments: &["--test-threads=1"],
     },
 ];
 
+/// How long each target of libFuzzer runs; `cargo xtask fuzz` runs them for as long as one likes.
+const FUZZ_SECONDS: u64 = 10;
+
 struct Suite {
     what: &'static str,
-    packages: &'static [&'static str],
     target: &'static str,
     arguments: &'static [&'static str],
 }
@@ -79,15 +77,32 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     unit.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
     let mut all_well = counted(unit, &mut counts)?;
     interrupt.check()?;
+    say("alert rules, by promtool");
+    let (passed, failed) = alerts::check(args.install_missing || cargo::in_ci())?;
+    counts.passed += passed;
+    counts.failed += failed;
+    interrupt.check()?;
+    say("manifests for Kubernetes, by real schemas and by rules of our own");
+    let (passed, failed) = k8s::check(args.install_missing || cargo::in_ci(), &interrupt)?;
+    counts.passed += passed;
+    counts.failed += failed;
+    interrupt.check()?;
     if !args.unit {
         say("instructions per event of each stage, against what they were");
         let (passed, failed) = instructions::check(&instructions::build(args.install_missing)?)?;
         counts.passed += passed;
         counts.failed += failed;
         interrupt.check()?;
+        say("hostile bytes for whatever reads bytes of others, by libFuzzer");
+        let (passed, failed) = fuzz::check(FUZZ_SECONDS)?;
+        counts.passed += passed;
+        counts.failed += failed;
+        interrupt.check()?;
         say("a stack for the tests, with fresh data");
-        cargo::build(&["millrace-producers"])?;
-        let programs = chaos::build(args.install_missing)?;
+        tools::require_for_chaos(args.install_missing || cargo::in_ci())?;
+        tools::require_for_page(args.install_missing || cargo::in_ci())?;
+        cargo::build_faulty()?;
+        let programs = cargo::build_tests()?;
         let stack = Stack::up(&Options {
             dir: DataDir::path_in_clone(Some("test"))?,
             fresh: true,
@@ -100,6 +115,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             all_well &= suite.run(&stack.path(), &mut counts)?;
             interrupt.check()?;
         }
+        say("the page of the admin port, in a real browser");
+        let (passed, failed) = page::check(&programs, &stack, &interrupt)?;
+        counts.passed += passed;
+        counts.failed += failed;
+        interrupt.check()?;
         say("every case of the fault matrix, and the negative controls, on two stacks side by side");
         let second = Stack::up(&Options {
             dir: DataDir::path_in_clone(Some("test-2"))?,
@@ -131,9 +151,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// If one of them finds something.
 pub(crate) fn lint() -> Result<ExitCode> {
     check("formatting", &["fmt", "--all", "--check"], &[])?;
-    let clippy =
-        ["clippy", "--release", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
-    check("clippy", &clippy, &[])?;
+    // Those on real parts are no part of all targets, and all targets leave out whatever is named beside them.
+    for targets in ["--all-targets", "--test it --test e2e"] {
+        let clippy = format!("clippy --release --locked --workspace {targets} --all-features -- -D warnings");
+        check("clippy", &clippy.split(' ').collect::<Vec<_>>(), &[])?;
+    }
     let doc = ["doc", "--release", "--locked", "--workspace", "--no-deps", "--document-private-items"];
     check("documentation", &doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
     if cargo::command()?.args(["deny", "--version"]).output().is_ok_and(|output| output.status.success()) {
@@ -158,11 +180,10 @@ fn check(what: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(
 impl Suite {
     fn run(&self, stack: &Path, counts: &mut Counts) -> Result<bool> {
         let mut command = cargo::command()?;
-        command.args(["test", "--release", "--locked", "--no-fail-fast", "--features", "it", "--test", self.target]);
-        for package in self.packages {
-            command.args(["-p", package]);
-        }
+        // Of the whole workspace, as the unit tests: another choice of packages has other features, and is compiled anew.
+        command.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast", "--test", self.target]);
         command.arg("--").args(self.arguments).env("MILLRACE_STACK", stack);
+        command.env("MILLRACE_XTASK", chaos::program_for_others()?);
         counted(command, counts)
     }
 }

@@ -5,7 +5,7 @@
 CREATE TABLE orders_queue
 (
     event_id UUID,
-    event_type Enum8('created' = 1, 'paid' = 2, 'shipped' = 3, 'delivered' = 4, 'cancelled' = 5, 'refunded' = 6),
+    event_type Enum8('created' = 1, 'paid' = 2, 'shipped' = 3, 'delivered' = 4, 'cancelled' = 5, 'refunded' = 6, 'unknown' = 7),
     timestamp DateTime64(3, 'UTC'),
     `data.order_id` String,
     `data.customer_id` String,

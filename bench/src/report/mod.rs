@@ -3,7 +3,7 @@
 mod charts;
 mod markdown;
 mod pictures;
-mod svg;
+pub(crate) mod svg;
 
 use std::fs;
 use std::path::{Path, PathBuf};

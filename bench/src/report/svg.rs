@@ -3,18 +3,18 @@
 use std::fmt::Write as _;
 
 /// Colours of words and lines.
-pub(super) const INK: &str = "#1f2933";
-pub(super) const FAINT: &str = "#6b7785";
-pub(super) const GRID: &str = "#e3e8ee";
+pub(crate) const INK: &str = "#1f2933";
+pub(crate) const FAINT: &str = "#6b7785";
+pub(crate) const GRID: &str = "#e3e8ee";
 /// Told apart by people who see no red or green, too (Okabe and Ito 2008).
-pub(super) const COLORS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
+pub(crate) const COLORS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
 
 /// What can be read on each of them.
-pub(super) const ON_COLORS: [&str; 6] = ["#ffffff", INK, "#ffffff", INK, INK, "#ffffff"];
+pub(crate) const ON_COLORS: [&str; 6] = ["#ffffff", INK, "#ffffff", INK, INK, "#ffffff"];
 
 /// Where a text begins, is centred, or ends.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -22,7 +22,7 @@ pub(super) enum Anchor {
 
 /// A picture of a size in pixels; y grows downwards.
 #[derive(Debug)]
-pub(super) struct Picture {
+pub(crate) struct Picture {
     width: f64,
     height: f64,
     body: String,
@@ -30,7 +30,7 @@ pub(super) struct Picture {
 
 impl Picture {
     /// An empty one, with a title.
-    pub(super) fn new(width: f64, height: f64, title: &str) -> Self {
+    pub(crate) fn new(width: f64, height: f64, title: &str) -> Self {
         let mut picture = Self { width, height, body: String::new() };
         picture.rectangle(0.0, 0.0, width, height, "#ffffff", "");
         picture.text(20.0, 28.0, Anchor::Start, 16.0, INK, title);
@@ -38,7 +38,7 @@ impl Picture {
     }
 
     /// With words that show when a reader points at it.
-    pub(super) fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, color: &str, hint: &str) {
+    pub(crate) fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, color: &str, hint: &str) {
         let hint = if hint.is_empty() { String::new() } else { format!("<title>{}</title>", escape(hint)) };
         let _ = writeln!(
             self.body,
@@ -46,7 +46,7 @@ impl Picture {
         );
     }
 
-    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), color: &str) {
+    pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), color: &str) {
         let _ = writeln!(
             self.body,
             "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{color}\"/>",
@@ -54,7 +54,7 @@ impl Picture {
         );
     }
 
-    pub(super) fn curve(&mut self, points: &[(f64, f64)], color: &str) {
+    pub(crate) fn curve(&mut self, points: &[(f64, f64)], color: &str) {
         let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(
             self.body,
@@ -63,7 +63,7 @@ impl Picture {
         );
     }
 
-    pub(super) fn dot(&mut self, at: (f64, f64), radius: f64, color: &str) {
+    pub(crate) fn dot(&mut self, at: (f64, f64), radius: f64, color: &str) {
         let _ = writeln!(
             self.body,
             "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"{color}\" stroke=\"#ffffff\"/>",
@@ -71,7 +71,7 @@ impl Picture {
         );
     }
 
-    pub(super) fn text(&mut self, x: f64, y: f64, anchor: Anchor, size: f64, color: &str, words: &str) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, anchor: Anchor, size: f64, color: &str, words: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -85,7 +85,7 @@ impl Picture {
     }
 
     /// The text of the file.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let Self { width, height, body } = self;
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
@@ -99,7 +99,7 @@ fn escape(words: &str) -> String {
 }
 
 /// From 0 to at least `most`, in four to ten steps of 1, 2 or 5 times a power of ten.
-pub(super) fn ticks(most: f64) -> Vec<f64> {
+pub(crate) fn ticks(most: f64) -> Vec<f64> {
     if most <= 0.0 || !most.is_finite() {
         return vec![0.0, 1.0];
     }
@@ -110,7 +110,7 @@ pub(super) fn ticks(most: f64) -> Vec<f64> {
 }
 
 /// A number for people: three digits that count, thousands apart.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let digits = match value.abs() {
         whole if whole.fract() == 0.0 => 0,
         size if size >= 100.0 => 0,
@@ -132,7 +132,7 @@ pub(super) fn number(value: f64) -> String {
 }
 
 /// A tick's label: no more digits than it needs.
-pub(super) fn tick_label(value: f64) -> String {
+pub(crate) fn tick_label(value: f64) -> String {
     let text = number(value);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

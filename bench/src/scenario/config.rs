@@ -67,6 +67,8 @@ impl Config {
         let Some(header) = lines.iter().position(|line| line.trim_start_matches('#') == section) else {
             bail!("the printed configuration has no section {section}");
         };
+        // A section that is left out unless it is wanted.
+        lines[header] = section.to_owned();
         let rest = &lines[header + 1..];
         let end = rest.iter().position(|line| line.trim_start_matches('#').starts_with('[')).unwrap_or(rest.len());
         let is_key =
@@ -94,6 +96,9 @@ mod tests {
         let overrides = toml::from_str("[b]\nk = 7").unwrap();
         config.apply(&overrides).unwrap();
         assert_eq!(config.text(), "[a]\n# words\nk = \"x\"\n[b]\nnew = \"y\"\nk = 7\ntopic = \"u\"\n");
+        let mut off = Config("#[d]\n#k = 1\n".into());
+        off.set("[d]", "k", "x").unwrap();
+        assert_eq!(off.text(), "[d]\nk = \"x\"\n");
         assert!(config.set("[c]", "k", "x").is_err());
         assert!(config.set_reference("t", "u").is_err());
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::landing::{Expected, account, look_at_table, until_landed};
 use super::meter::{Meter, Role};
 use super::result::{Figures, Run, Series};
+use super::sink::Sink;
 use super::spec::{Check, Drain, Load, SystemName, Variant};
 use super::systems::{self, Job};
 use super::world::{Filled, World};
@@ -47,7 +48,8 @@ pub(crate) fn run(world: &World, drain: &Drain, rounds: u32, tell: &mut dyn FnMu
 
 fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run: &mut Run) -> Result<()> {
     let database = world.database()?;
-    let job = Job::new(world, &filled.prepared, &database, variant.consumers, &variant.config)?;
+    let (sink, config) = Sink::started(&variant.config)?;
+    let job = Job::new(world, &filled.prepared, &database, variant.consumers, &config)?;
     let manifest = Manifest { dead_letter_topic: job.dead_letter_topic.clone(), ..filled.manifest.clone() };
     let records = manifest.delivered as f64;
     run.set("events", records);
@@ -74,6 +76,9 @@ fn measure(world: &World, variant: &Variant, filled: &Filled, check: Check, run:
         run.series.push(Series::new("memory_mib", landed.memory.iter().copied()));
     }
     let stopped = system.stop();
+    if let Some(sink) = sink {
+        run.set("trace_requests", sink.requests() as f64);
+    }
     // Duplicates of peers are no fault of theirs when they were sent; so only what is beyond them is doubled.
     look_at_table(run, world, &database, &manifest, check_for(variant.system, check))?;
     if !systems::deduplicates(variant.system)

@@ -25,6 +25,8 @@ const STALLED: Duration = Duration::from_secs(60);
 /// For the producer to end, once everything that it sent has landed.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
+/// Seconds of a load from which on its memory is told by the hour.
+const LONG: f64 = 600.0;
 /// A rate is offered if the producer comes so close to it,
 const OFFERED_SHARE: f64 = 0.98;
 /// and held if in the second half the lag never exceeds what is offered in so many seconds
@@ -189,7 +191,10 @@ impl Samples {
         run.series.push(Series::new("landed_per_second", landed));
         run.series.push(Series::new("lag_events", self.lag.iter().copied()));
         run.series.push(Series::new("memory_mib", self.memory.iter().copied()));
-        run.set("memory_growth_mib_per_hour", slope(second_half(&self.memory)) * 3600.0);
+        // A minute tells nothing of an hour.
+        if self.seconds() >= LONG {
+            run.set("memory_growth_mib_per_hour", slope(second_half(&self.memory)) * 3600.0);
+        }
     }
 }
 

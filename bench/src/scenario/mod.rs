@@ -13,9 +13,11 @@ mod machine;
 mod meter;
 mod prober;
 mod proc;
+mod queries;
 mod restart;
 pub(crate) mod result;
 mod scrape;
+mod sink;
 mod spec;
 mod stats;
 mod systems;
@@ -105,6 +107,7 @@ fn measure(args: &Args, scenario: &Scenario, machine: &Machine, interrupt: &Inte
         Kind::Live(live) => live::run(&world, live, scenario.runs, tell),
         Kind::Window(window) => window::run(&world, window, scenario.runs, tell),
         Kind::Restart(restart) => restart::run(&world, restart, scenario.runs, tell),
+        Kind::Queries(queries) => queries::run(&world, queries, scenario.runs, tell),
     };
     let mut runs = runs.with_context(|| format!("run the scenario {}", scenario.name))?;
     // Results are published: they name no folder of this machine.

@@ -170,8 +170,10 @@ fn freshness(world: &World, topic: &str, seen: &[Seen], warm_up_seconds: u64) ->
             None => {}
         }
     }
-    let first = records.iter().map(|record| record.0).min().unwrap_or_default();
-    records.retain(|record| record.0 >= first + warm_up_seconds as i64 * 1000);
+    records.sort_by_key(|record| record.0);
+    // The generator waits for its first record, however long its session takes to begin, before the load sets in.
+    let begin = records.get(1).map_or(0, |record| record.0);
+    records.retain(|record| record.0 >= begin + warm_up_seconds as i64 * 1000);
     let all = records.len();
     let mut fresh: Vec<f64> = records.into_iter().map(|(published, seen)| seen - published as f64).collect();
     fresh.retain(|milliseconds| milliseconds.is_finite());

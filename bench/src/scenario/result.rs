@@ -91,10 +91,16 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// As many as a picture can show.
+const POINTS: usize = 240;
+
 impl Series {
-    /// Rounded.
+    /// Rounded, and of each stretch the highest point if there are more than a picture can show.
     pub(crate) fn new(name: &str, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let points = points.into_iter().map(|(x, y)| ((x * 100.0).round() / 100.0, rounded(y))).collect();
+        let points: Vec<(f64, f64)> =
+            points.into_iter().map(|(x, y)| ((x * 100.0).round() / 100.0, rounded(y))).collect();
+        let highest = |stretch: &[(f64, f64)]| stretch.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1));
+        let points = points.chunks(points.len().div_ceil(POINTS).max(1)).filter_map(highest).collect();
         Self { name: name.to_owned(), points }
     }
 }
@@ -209,6 +215,15 @@ mod tests {
             compare: Comparison::AtLeast,
             value: 4.0,
         }
+    }
+
+    #[test]
+    fn a_long_series_keeps_its_peaks() {
+        let series = Series::new("lag", (0..10_000).map(|x| (f64::from(x), if x == 7_777 { 5.0 } else { 1.0 })));
+        assert!(series.points.len() <= POINTS && series.points.len() > POINTS / 2, "{}", series.points.len());
+        assert!(series.points.contains(&(7_777.0, 5.0)));
+        assert_eq!(Series::new("few", [(0.0, 1.0), (1.0, 0.0)]).points, [(0.0, 1.0), (1.0, 0.0)]);
+        assert_eq!(Series::new("none", []).points, []);
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub(crate) enum Kind {
     Live(Live),
     Window(Window),
     Restart(Restart),
+    Queries(Queries),
 }
 
 impl Kind {
@@ -84,6 +85,7 @@ impl Kind {
             Self::Live(_) => "live",
             Self::Window(_) => "window",
             Self::Restart(_) => "restart",
+            Self::Queries(_) => "queries",
         }
     }
 }
@@ -122,7 +124,7 @@ pub(crate) struct Live {
     pub(crate) config: Overrides,
 }
 
-/// The dedup index alone, filled by `millrace-bench window`.
+/// The dedup index alone, filled by `millrace-window`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Window {
@@ -139,6 +141,27 @@ pub(crate) struct Restart {
     pub(crate) load: Load,
     #[serde(default)]
     pub(crate) config: Overrides,
+}
+
+/// Named queries are asked of tables that are made inside ClickHouse.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Queries {
+    /// Events that are made; a sixteenth of them, later steps of orders that were cancelled, are left out.
+    pub(crate) rows: u64,
+    /// How often each query is asked.
+    pub(crate) times: u32,
+    pub(crate) variants: Vec<QueriesVariant>,
+}
+
+/// A way to lay tables out.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct QueriesVariant {
+    pub(crate) name: String,
+    /// Run before the shipped tables are filled.
+    #[serde(default)]
+    pub(crate) statements: Vec<String>,
 }
 
 /// What lies in a topic.
@@ -163,6 +186,9 @@ pub(crate) struct LoadShape {
     /// As `millrace-bench generate --schemas` takes it; its default if not there.
     #[serde(default)]
     pub(crate) schemas: Option<String>,
+    /// As `millrace-bench generate --traced` takes it; its default if not there.
+    #[serde(default)]
+    pub(crate) traced: Option<f64>,
 }
 
 /// How closely the outcome is compared with what was sent.
@@ -258,7 +284,8 @@ impl Scenario {
             "live" => Kind::Live(parameters(file.parameters)?),
             "window" => Kind::Window(parameters(file.parameters)?),
             "restart" => Kind::Restart(parameters(file.parameters)?),
-            kind => bail!("kind {kind:?} is unknown; expected drain, live, window or restart"),
+            "queries" => Kind::Queries(parameters(file.parameters)?),
+            kind => bail!("kind {kind:?} is unknown; expected drain, live, window, restart or queries"),
         };
         let scenario =
             Self { name: name.to_owned(), description: file.description, runs: file.runs, goals: file.goals, kind };
@@ -288,6 +315,7 @@ impl Scenario {
             Kind::Live(live) => live.rates.iter().map(|rate| rate_name(*rate)).collect(),
             Kind::Window(window) => window.ids.iter().map(|ids| ids_name(*ids)).collect(),
             Kind::Restart(restart) => restart.ids.iter().map(|ids| ids_name(*ids)).collect(),
+            Kind::Queries(queries) => queries.variants.iter().map(|variant| variant.name.clone()).collect(),
         }
     }
 
@@ -313,6 +341,10 @@ impl Scenario {
                 restart.ids.dedup();
                 restart.load.events = restart.load.events.min(QUICK_EVENTS);
             }
+            Kind::Queries(queries) => {
+                queries.rows = queries.rows.min(QUICK_EVENTS);
+                queries.times = 3;
+            }
         }
         self
     }
@@ -333,63 +365,4 @@ fn parameters<T: DeserializeOwned>(table: toml::Table) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DRAIN: &str = r#"
-        description = "d"
-        kind = "drain"
-        runs = 3
-        [[goals]]
-        text = "fast"
-        metric = "events_per_second"
-        of = "a"
-        compare = ">="
-        value = 1
-        [parameters]
-        check = "full"
-        load = { events = 10, partitions = 4, duplicates = 0.05, poison = 0.0, compression = "none" }
-        [[parameters.variants]]
-        name = "a"
-        system = "millrace"
-        poison = 0.2
-        [parameters.variants.config."topics.batch"]
-        max_rows = 7
-    "#;
-
-    #[test]
-    fn every_committed_scenario_can_be_read_and_has_a_goal() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        let all = Scenario::read_all(&folder).unwrap();
-        assert!(!all.is_empty());
-        for scenario in all {
-            assert!(!scenario.goals.is_empty(), "{}", scenario.name);
-            scenario.quick().check().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_variant_changes_the_common_load_only_where_it_says_so() {
-        let Kind::Drain(drain) = Scenario::parse("s", DRAIN).unwrap().kind else { panic!() };
-        let load = drain.variants[0].load(&drain.load);
-        assert_eq!((load.events, load.shape.duplicates, load.shape.poison), (10, 0.05, 0.2));
-        assert_eq!(drain.variants[0].config["topics.batch"]["max_rows"].as_integer(), Some(7));
-    }
-
-    #[test]
-    fn what_nobody_would_read_is_refused() {
-        for (from, to) in [
-            ("runs = 3", "runs = 3\nrun = 3"),
-            ("check = \"full\"", "check = \"full\"\nseconds = 3"),
-            ("poison = 0.2", "poisson = 0.2"),
-            ("compression = \"none\"", "compression = \"none\", linger = 3"),
-            ("of = \"a\"", "of = \"b\""),
-            ("runs = 3", "runs = 0"),
-            ("kind = \"drain\"", "kind = \"drip\""),
-            ("compare = \">=\"", "compare = \"==\""),
-        ] {
-            assert!(DRAIN.contains(from));
-            assert!(Scenario::parse("s", &DRAIN.replacen(from, to, 1)).is_err(), "{to}");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Kind `window`: the dedup index alone, measured by `millrace-bench window` in a process of its own for each size.
+//! Kind `window`: the dedup index alone, measured by `millrace-window` in a process of its own for each size.
 
 use std::process::Command;
 use std::time::Duration;
@@ -37,14 +37,14 @@ pub(crate) fn run(world: &World, window: &Window, rounds: u32, tell: &mut dyn Fn
 }
 
 fn measure(world: &World, ids: u64, run: &mut Run) -> Result<()> {
-    let mut command = Command::new(program("millrace-bench")?);
-    command.args(["window", "--ids", &ids.to_string()]);
+    let mut command = Command::new(program("millrace-window")?);
+    command.args(["--ids", &ids.to_string()]);
     let child = Child::start(command, &world.file(&format!("{}.log", world.name("window"))))?;
     world.interrupt.until("the index is measured", ENDS_WITHIN, || Ok(child.has_ended().then_some(())))?;
     let log = child.log();
     child.finish(Duration::from_secs(5))?;
     let object = log.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
-    flatten("", &object.context("millrace-bench window printed no JSON")?, run);
+    flatten("", &object.context("millrace-window printed no JSON")?, run);
     Ok(())
 }
 

@@ -106,11 +106,14 @@ impl World {
         let mut command = Command::new(program("millrace-bench")?);
         command.arg("generate").arg("--stack").arg(&self.stack_file).args(["--topic-prefix", &to.prefix]);
         command.args(["--seed", &seed.to_string(), "--events", &load.events.to_string(), "--rate", &rate.to_string()]);
-        let LoadShape { duplicates, poison, compression, schemas, partitions: _ } = &load.shape;
+        let LoadShape { duplicates, poison, compression, schemas, traced, partitions: _ } = &load.shape;
         command.args(["--duplicates", &duplicates.to_string(), "--poison", &poison.to_string()]);
         command.args(["--compression", compression]);
         if let Some(schemas) = schemas {
             command.args(["--schemas", schemas]);
+        }
+        if let Some(traced) = traced {
+            command.args(["--traced", &traced.to_string()]);
         }
         command.arg("--manifest").arg(&manifest);
         Ok((command, manifest))
@@ -157,7 +160,9 @@ impl World {
         let name = self.name("millrace_test_bench");
         self.clickhouse.ask("system", &format!("CREATE DATABASE {name}"))?;
         let database = Database { name, clickhouse: self.clickhouse.clone() };
-        for (_, statement) in millrace_schemas::CLICKHOUSE_DDL {
+        // Tables only: what rollups cost is measured by itself.
+        let tables = millrace_schemas::CLICKHOUSE_DDL.iter().filter(|(_, sql)| sql.contains("\nCREATE TABLE "));
+        for (_, statement) in tables {
             self.clickhouse.ask(&database.name, statement)?;
         }
         Ok(database)

@@ -75,6 +75,6 @@ impl Apart {
         let mut batcher = Batcher::new(spec().batch, rows.schema());
         let published_ms = vec![0; rows.num_rows()];
         (0..copies).for_each(|_| batcher.add_rows(rows.clone(), &published_ms, 0));
-        batcher.close(Trigger::Drain).expect("the rows fit one array").expect("there are rows").rows
+        batcher.close(0, Trigger::Drain).expect("the rows fit one array").expect("there are rows").rows
     }
 }

@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use millrace_schemas::OrderEvent;
 
-use super::{SAMPLES, StoredRow};
+use super::StoredRow;
+use super::ledger::{Coordinates, Counts, Ledger};
 use crate::manifest::Manifest;
 use crate::orders::{Lookups, Orders, blank};
 
@@ -12,101 +13,36 @@ use crate::orders::{Lookups, Orders, blank};
 #[derive(Debug)]
 pub struct RowChecker<'m> {
     orders: &'m Orders,
-    manifest: &'m Manifest,
-    seen: Vec<u64>,
+    ledger: Ledger<'m>,
     event: OrderEvent,
     lookups: Lookups,
-    counts: Counts,
-}
-
-/// What the rows say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows of this run.
-    pub rows: u64,
-    /// Rows of earlier runs, passed over.
-    pub earlier: u64,
-    /// Events without a row.
-    pub lost: u64,
-    /// Rows beyond the first of their event.
-    pub doubled: u64,
-    /// Rows that differ from their event, or belong to none.
-    pub wrong: u64,
-    /// The first few differences of each kind, in words.
-    pub samples: Vec<String>,
 }
 
 impl<'m> RowChecker<'m> {
     /// A checker that has seen nothing yet.
     pub fn new(orders: &'m Orders, manifest: &'m Manifest) -> Self {
-        Self {
-            orders,
-            manifest,
-            seen: vec![0; manifest.events.div_ceil(64) as usize],
-            event: blank(),
-            lookups: Lookups::default(),
-            counts: Counts::default(),
-        }
+        Self { orders, ledger: Ledger::new(manifest, "event_id"), event: blank(), lookups: Lookups::default() }
     }
 
     /// Looks at a row.
     pub fn check(&mut self, row: &StoredRow<'_>) {
-        let begin = self.manifest.begin_offsets.get(&row.partition);
-        if begin.is_some_and(|&begin| row.offset < begin) {
-            self.counts.earlier += 1;
-            return;
-        }
-        self.counts.rows += 1;
-        let number = self.orders.number(row.event_id).filter(|&n| n < self.manifest.events);
-        let Some(n) = number else {
-            let id = row.event_id;
-            self.wrong(|| format!("wrong: the row with event_id {id} belongs to no event of seed and number"));
-            return;
-        };
-        let (word, bit) = ((n / 64) as usize, 1 << (n % 64));
-        if self.seen[word] & bit != 0 {
-            self.counts.doubled += 1;
-            if self.counts.doubled <= SAMPLES as u64 {
-                let (id, partition, offset) = (row.event_id, row.partition, row.offset);
-                self.counts.samples.push(format!(
-                    "doubled: event {n} (event_id {id}) has another row, from partition {partition}, offset {offset}"
-                ));
-            }
-        }
-        self.seen[word] |= bit;
-        self.orders.write_event(n, &mut self.event, &mut self.lookups);
-        if let Some(difference) = self.difference(row) {
-            let id = row.event_id;
-            self.wrong(|| format!("wrong: event {n} (event_id {id}): {difference}"));
+        let StoredRow { event_id: id, partition, offset, ingested_at, .. } = *row;
+        let at = Coordinates { id, partition, offset, ingested_at };
+        if let Some(n) = self.ledger.row(at, self.orders.number(id)) {
+            self.orders.write_event(n, &mut self.event, &mut self.lookups);
+            self.ledger.compared(n, at, self.difference(row));
         }
     }
 
     /// Counts what is missing.
-    pub fn finish(mut self) -> Counts {
-        for n in 0..self.manifest.events {
-            if self.seen[(n / 64) as usize] & (1 << (n % 64)) == 0 {
-                self.counts.lost += 1;
-                if self.counts.lost <= SAMPLES as u64 {
-                    let id = self.orders.event(n).event_id;
-                    self.counts.samples.push(format!("lost: event {n} (event_id {id}) has no row"));
-                }
-            }
-        }
-        self.counts
-    }
-
-    fn wrong(&mut self, sample: impl FnOnce() -> String) {
-        self.counts.wrong += 1;
-        if self.counts.wrong <= SAMPLES as u64 {
-            self.counts.samples.push(sample());
-        }
+    pub fn finish(self) -> Counts {
+        self.ledger.finish(|n| self.orders.event(n).event_id)
     }
 
     /// The first column that is not as the event says, in words.
     fn difference(&self, row: &StoredRow<'_>) -> Option<String> {
         let OrderEvent { event_id: _, event_type, timestamp, data } = &self.event;
         let customer = self.lookups.customer.map(|index| self.orders.customer(index));
-        let end = self.manifest.end_offsets.get(&row.partition).copied();
         // Enum8 values of the table begin with 1.
         differs("event_type", row.event_type, *event_type as i8 + 1)
             .or_else(|| differs("timestamp", row.timestamp, *timestamp))
@@ -124,13 +60,6 @@ impl<'m> RowChecker<'m> {
                 differs_null("customer_signup_date (days)", row.customer_signup_date, customer.map(|c| c.signup_date))
             })
             .or_else(|| self.items_differ(row))
-            .or_else(|| {
-                let inside = end.is_some_and(|end| (0..end).contains(&row.offset));
-                (!inside).then(|| {
-                    format!("_partition {}, _offset {} was not written by this run", row.partition, row.offset)
-                })
-            })
-            .or_else(|| (row.ingested_at <= 0).then(|| format!("_ingested_at is {} ms since 1970", row.ingested_at)))
     }
 
     fn items_differ(&self, row: &StoredRow<'_>) -> Option<String> {
@@ -158,30 +87,33 @@ impl<'m> RowChecker<'m> {
     }
 }
 
-fn differs<A: PartialEq<B> + Display, B: Display>(column: &str, is: A, should: B) -> Option<String> {
+pub(super) fn differs<A: PartialEq<B> + Display, B: Display>(column: &str, is: A, should: B) -> Option<String> {
     (is != should).then(|| format!("{column} is `{is}`, should be `{should}`"))
 }
 
-fn differs_null<T: PartialEq + Display>(column: &str, is: Option<T>, should: Option<T>) -> Option<String> {
+pub(super) fn differs_null<T: PartialEq + Display>(column: &str, is: Option<T>, should: Option<T>) -> Option<String> {
     let words = |value: &Option<T>| value.as_ref().map_or("null".to_owned(), |value| format!("`{value}`"));
     (is != should).then(|| format!("{column} is {}, should be {}", words(&is), words(&should)))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::manifest::Kind;
     use crate::orders::Timeline;
     use std::collections::BTreeMap;
 
-    const EVENTS: u64 = 300;
+    pub(in super::super) const EVENTS: u64 = 300;
 
-    fn manifest() -> Manifest {
+    /// Of a load without duplicates and poison, in one partition from offset 1000 on.
+    pub(in super::super) fn manifest(kind: Kind) -> Manifest {
         Manifest {
+            topic: kind.table().into(),
+            dead_letter_topic: format!("{}.dead", kind.table()),
+            kind,
             seed: 11,
             events: EVENTS,
             timeline: Timeline { start_ms: 1_767_225_600_000, spacing_us: 500 },
-            topic: "orders".into(),
-            dead_letter_topic: "orders.dead".into(),
             duplicates: 0,
             restarts: 0,
             poison: Vec::new(),
@@ -231,7 +163,7 @@ mod tests {
 
     /// Checks all rows after `change`; a row for which it returns a number comes so many times.
     fn counts(change: impl Fn(u64, &mut StoredRow<'_>) -> u32) -> Counts {
-        let manifest = manifest();
+        let manifest = manifest(Kind::Orders);
         let orders = Orders::new(manifest.seed, manifest.timeline);
         let mut checker = RowChecker::new(&orders, &manifest);
         rows(&orders, |n, row| {

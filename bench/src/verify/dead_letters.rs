@@ -21,6 +21,8 @@ pub struct DeadLetter {
     pub headers: HashMap<String, String>,
     /// [`record_hash`] of key and value.
     pub hash: String,
+    /// Schema id in the header of the value, if it has a whole one.
+    pub schema_id: Option<u32>,
     /// Where it lies in the dead-letter topic, for the samples.
     pub offset: i64,
 }
@@ -103,6 +105,13 @@ impl<'m> DeadLetterChecker<'m> {
             self.wrong(format!("{place}, kind {kind}: reason is {given}, should be {expected}"));
         } else if header("millrace.error").is_none_or(str::is_empty) {
             self.wrong(format!("{place}, kind {kind}: header millrace.error says nothing"));
+        } else if number("millrace.source.timestamp_ms").is_none()
+            || header("millrace.version").is_none_or(str::is_empty)
+            || header("millrace.schema_id") != letter.schema_id.map(|id| id.to_string()).as_deref()
+        {
+            self.wrong(format!(
+                "{place}, kind {kind}: a header of its timestamp, schema id or version is missing or wrong"
+            ));
         }
     }
 
@@ -165,6 +174,7 @@ pub(super) fn read_all(stack: &Stack, topic: &str, mut each: impl FnMut(&DeadLet
                         })
                         .collect(),
                     hash: record_hash(message.key().unwrap_or_default(), message.payload().unwrap_or_default()),
+                    schema_id: schema_id(message.payload().unwrap_or_default()),
                     offset: message.offset(),
                 });
             }
@@ -178,9 +188,18 @@ pub(super) fn read_all(stack: &Stack, topic: &str, mut each: impl FnMut(&DeadLet
     Ok(())
 }
 
+/// Of a value framed with the registry's five bytes.
+fn schema_id(value: &[u8]) -> Option<u32> {
+    match value {
+        [0, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::Kind;
     use crate::orders::Timeline;
     use std::collections::BTreeMap;
 
@@ -193,6 +212,7 @@ mod tests {
             hash: record_hash(b"key", b"value"),
         };
         Manifest {
+            kind: Kind::Orders,
             seed: 1,
             events: 0,
             timeline: Timeline { start_ms: 0, spacing_us: 0 },
@@ -216,10 +236,14 @@ mod tests {
             ("millrace.source.offset", &offset.to_string()),
             ("millrace.reason", reason),
             ("millrace.error", "ends too early"),
+            ("millrace.source.timestamp_ms", "1700000000000"),
+            ("millrace.schema_id", "7"),
+            ("millrace.version", "0.1.0"),
         ];
         DeadLetter {
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             hash: record_hash(b"key", value),
+            schema_id: Some(7),
             offset: 0,
         }
     }
@@ -247,5 +271,15 @@ mod tests {
         assert_eq!(counts(&[letter(10, "bad_utf8", b"value"), second()]), (2, 0, 0, 1), "reason");
         assert_eq!(counts(&[first(), letter(11, "because", b"value")]), (2, 0, 0, 1), "unknown reason");
         assert_eq!(counts(&[first(), second(), DeadLetter::default()]), (3, 0, 0, 1), "no headers");
+        for name in ["millrace.source.timestamp_ms", "millrace.schema_id", "millrace.version"] {
+            let mut lacking = second();
+            lacking.headers.remove(name);
+            assert_eq!(counts(&[first(), lacking]), (2, 0, 0, 1), "{name}");
+        }
+        assert_eq!(
+            counts(&[first(), DeadLetter { schema_id: None, ..second() }]),
+            (2, 0, 0, 1),
+            "no schema to tell of"
+        );
     }
 }

@@ -11,7 +11,7 @@ mod stand_in;
 use std::path::Path;
 use std::sync::Arc;
 
-use millrace_bench::generate::{Load, Progress, generate};
+use millrace_bench::generate::{Load, Progress, Versions, generate};
 use millrace_bench::manifest::Manifest;
 use millrace_bench::orders::Timeline;
 use millrace_bench::setup::reference;
@@ -32,14 +32,16 @@ fn stack() -> Stack {
 fn load(seed: u64) -> Load {
     Load {
         seed,
+        first: 0,
         events: 20_000,
         timeline: Timeline { start_ms: 1_767_225_600_000, spacing_us: 1_000_000 },
         duplicates: 0.1,
         poison: 0.02,
         rate: 0,
         compression: Compression::Lz4,
-        alternating_schemas: false,
+        schemas: Versions::First,
         traceparent: true,
+        traced: 0.0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clickhouse::Client;
-use millrace_bench::generate::{Load, Progress, generate};
+use millrace_bench::generate::{Load, Progress, Versions, generate};
 use millrace_bench::setup::reference;
 use millrace_bench::stack::{Stack, Topics};
 
@@ -39,7 +39,7 @@ async fn the_plain_consumer_lands_events_and_duplicates_of_both_versions_once_an
     let prefix = format!("it-plain-{}-", uuid::Uuid::new_v4().simple());
     let topics = Topics::new(&prefix);
     reference(&stack, &topics, 8, 3, |_| ()).await.unwrap();
-    let load = Load { poison: 0.0, alternating_schemas: true, ..crate::load(8) };
+    let load = Load { poison: 0.0, schemas: Versions::Alternating, ..crate::load(8) };
     let manifest = generate(&stack, &topics, &load, Arc::new(Progress::default())).await.unwrap();
     let sent = manifest.events + manifest.duplicates;
 

@@ -148,9 +148,15 @@ impl StandIn {
             ("millrace.source.partition", poison.partition.to_string()),
             ("millrace.source.offset", poison.offset.to_string()),
             ("millrace.reason", reason.to_owned()),
+            ("millrace.source.timestamp_ms", "1700000000000".to_owned()),
             ("millrace.error", poison.kind.clone()),
+            ("millrace.version", "stand-in".to_owned()),
         ] {
             headers = headers.insert(Header { key: name, value: Some(&text) });
+        }
+        if let [0, a, b, c, d, ..] = value[..] {
+            let schema_id = u32::from_be_bytes([a, b, c, d]).to_string();
+            headers = headers.insert(Header { key: "millrace.schema_id", value: Some(&schema_id) });
         }
         let record = FutureRecord::to(&self.dead_letter_topic).key(key).payload(value).headers(headers);
         self.producer.send_result(record).map_err(|(error, _)| error).unwrap().await.unwrap().unwrap();

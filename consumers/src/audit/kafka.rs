@@ -1,5 +1,5 @@
-//! Reads Kafka for an audit: where partitions stand, records of a range of offsets, and whence dead letters came. It is
-//! a member of no group and commits nothing.
+//! Reads Kafka for an audit or a replay: where partitions stand, records of a range of offsets, and whence dead letters
+//! came. It is a member of no group and commits nothing.
 
 use std::{
     collections::BTreeMap,
@@ -11,8 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use millrace_identity::Tokens;
 use rdkafka::{
     ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -21,7 +23,10 @@ use rdkafka::{
 };
 
 use super::{marks::Place, range::Position};
-use crate::config;
+use crate::{
+    config,
+    kafka::{dead_letters::header, oauth},
+};
 
 /// Rest before a group's coordinator is asked for again.
 const COORDINATOR_REST: Duration = Duration::from_millis(200);
@@ -44,10 +49,16 @@ const POLL: Duration = Duration::from_millis(100);
 const QUEUE_KIB: &str = "16384";
 
 /// Keeps the last reason that librdkafka told of; its calls themselves often say only that they failed.
-#[derive(Clone, Default)]
-struct LastReason(Arc<Mutex<Option<String>>>);
+#[derive(Clone)]
+struct LastReason(Arc<Mutex<Option<String>>>, Option<Arc<Tokens>>);
 
 impl ClientContext for LastReason {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::answer(self.1.as_ref())
+    }
+
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -60,7 +71,7 @@ impl ClientContext for LastReason {
 impl ConsumerContext for LastReason {}
 
 /// A reader of one cluster.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     client: ClientConfig,
     /// For questions.
     consumer: BaseConsumer<LastReason>,
@@ -71,27 +82,29 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader that waits no longer than `timeout` for anything, and gives up when told to `stop`.
+    /// A reader for `purpose` that waits no longer than `timeout` for anything, and gives up when told to `stop`.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub(super) fn new(kafka: &config::Kafka, timeout: Duration, stop: Arc<AtomicBool>) -> Result<Self> {
-        let reason = LastReason::default();
+    pub(crate) fn new(kafka: &config::Kafka, purpose: &str, timeout: Duration, stop: Arc<AtomicBool>) -> Result<Self> {
+        let reason = LastReason(Arc::default(), oauth::tokens(kafka)?);
         let mut client: ClientConfig = kafka.client_properties().into_iter().collect();
         client
-            .set("client.id", "millrace-audit")
+            .set("client.id", format!("millrace-{purpose}"))
             // Only to ask what the group has committed; partitions are assigned by hand.
             .set("group.id", &kafka.group_id)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            // Retention may overtake the audit: it goes on with the oldest there is, and says so.
+            // Retention may overtake the reader: it goes on with the oldest there is.
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
             .set("enable.partition.eof", "true")
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", QUEUE_KIB);
-        let consumer = client.create_with_context(reason.clone()).context("set the Kafka consumer up")?;
+        let consumer: BaseConsumer<LastReason> =
+            client.create_with_context(reason.clone()).context("set the Kafka consumer up")?;
+        oauth::serve(&consumer, reason.1.as_ref());
         Ok(Self { client, consumer, reason, timeout, group: kafka.group_id.clone(), stop })
     }
 
@@ -99,12 +112,13 @@ impl Reader {
     ///
     /// # Errors
     /// When the topic does not exist, or the brokers do not answer or refuse.
-    pub(super) fn positions(&self, topic: &str) -> Result<Vec<Position>> {
+    pub(crate) fn positions(&self, topic: &str) -> Result<Vec<Position>> {
         let partitions = self.partitions(topic)?;
         let mut list = TopicPartitionList::new();
         for partition in &partitions {
             list.add_partition(topic, *partition);
         }
+        oauth::serve(&self.consumer, self.reason.1.as_ref());
         let asked = Instant::now();
         let committed = loop {
             match self.consumer.committed_offsets(list.clone(), self.timeout) {
@@ -142,13 +156,48 @@ impl Reader {
         partitions.into_iter().map(position).collect()
     }
 
+    /// Every partition of a topic with its oldest and its next offset.
+    ///
+    /// # Errors
+    /// When the topic does not exist, or the brokers do not answer or refuse.
+    pub(crate) fn extents(&self, topic: &str) -> Result<Vec<(i32, i64, i64)>> {
+        let extent = |partition| self.watermarks(topic, partition).map(|(low, high)| (partition, low, high));
+        self.partitions(topic)?.into_iter().map(extent).collect()
+    }
+
     /// Oldest and next offset of a partition.
     ///
     /// # Errors
     /// When the brokers do not answer.
-    pub(super) fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    pub(crate) fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
         let marks = self.consumer.fetch_watermarks(topic, partition, self.timeout);
         marks.map_err(|error| self.explain(error, &format!("ask how far topic {topic}, partition {partition} reaches")))
+    }
+
+    /// The first offset of each of some partitions whose record is not older than a time, in milliseconds since 1970; a
+    /// partition that has none is left out.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    pub(crate) fn offsets_at(&self, topic: &str, partitions: &[i32], time_ms: i64) -> Result<BTreeMap<i32, i64>> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(topic, *partition, Offset::Offset(time_ms))?;
+        }
+        oauth::serve(&self.consumer, self.reason.1.as_ref());
+        let found = self.consumer.offsets_for_times(list, self.timeout);
+        let found =
+            found.map_err(|error| self.explain(error, &format!("ask topic {topic} for the offsets of a time")))?;
+        let mut offsets = BTreeMap::new();
+        for element in found.elements() {
+            element.error().with_context(|| {
+                format!("ask topic {topic}, partition {} for the offset of a time", element.partition())
+            })?;
+            if let Offset::Offset(offset) = element.offset() {
+                offsets.insert(element.partition(), offset);
+            }
+        }
+        Ok(offsets)
     }
 
     fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
@@ -177,7 +226,7 @@ impl Reader {
     ///
     /// # Errors
     /// When Kafka is silent for too long or refuses, when told to stop, or the error of `each`.
-    pub(super) fn read(
+    pub(crate) fn read(
         &self,
         topic: &str,
         ranges: &[(i32, i64, i64)],
@@ -291,17 +340,18 @@ impl Reader {
     }
 }
 
-/// Whence a dead letter came, if it says that it came from `topic`. Headers that it brought along from an earlier life
-/// stand before those that count.
+/// Whence a dead letter came, if it says that it came from `topic`.
 pub(super) fn source<M: Message<Headers = BorrowedHeaders>>(message: &M, topic: &str) -> Option<Place> {
-    let headers = message.headers()?;
-    let last = |name: &str| {
-        let header = headers.iter().filter(|header| header.key == name).last()?;
-        std::str::from_utf8(header.value?).ok()
-    };
-    if last("millrace.source.topic")? != topic {
+    if last_header(message, header::SOURCE_TOPIC)? != topic {
         return None;
     }
-    let partition = last("millrace.source.partition")?.parse().ok()?;
-    Some(Place { partition, offset: last("millrace.source.offset")?.parse().ok()? })
+    let partition = last_header(message, header::SOURCE_PARTITION)?.parse().ok()?;
+    Some(Place { partition, offset: last_header(message, header::SOURCE_OFFSET)?.parse().ok()? })
+}
+
+/// The last header of a name, if it is text. Headers that a dead letter brought along from an earlier life stand before
+/// those that count.
+fn last_header<'a, M: Message<Headers = BorrowedHeaders>>(message: &'a M, name: &str) -> Option<&'a str> {
+    let header = message.headers()?.iter().filter(|header| header.key == name).last()?;
+    std::str::from_utf8(header.value?).ok()
 }

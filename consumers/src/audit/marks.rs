@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::range::Range;
 
 /// Coordinates of a record in its topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Place {
     /// Kafka partition.
     pub partition: i32,

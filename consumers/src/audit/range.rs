@@ -7,7 +7,7 @@ use crate::config::StartOffset;
 /// Where a partition stood when the audit began. The committed offset is asked for first, so that it is never ahead of
 /// what the other two say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// Kafka partition.
     pub partition: i32,
     /// Offset that the consumer group has committed.
@@ -59,7 +59,7 @@ impl Range {
 
 /// The range of one partition, and what a person should know of how it was chosen. `first_row` is the smallest offset
 /// of the partition that has a row: where a topic was begun with its latest event, nothing before it was ever read.
-pub(super) fn range(
+pub(crate) fn range(
     position: Position,
     wanted: Wanted,
     start: StartOffset,

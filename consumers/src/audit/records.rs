@@ -3,12 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use arrow_array::{FixedSizeBinaryArray, cast::AsArray};
 use arrow_schema::DataType;
-use millrace_pipeline::{
-    decode::{DecodeLimits, Decoder},
-    field::Extract,
-    record::Record,
-    wire,
-};
+use millrace_pipeline::{decode::Decoder, field::Extract, record::Record, wire};
 use rdkafka::message::BorrowedMessage;
 use tokio::runtime::Handle;
 
@@ -39,14 +34,9 @@ impl Records {
     /// # Errors
     /// The registry or the file cannot be read, or the schema does not fit the configuration.
     pub(super) async fn open(config: &Config, topic: &Topic) -> Result<Self> {
-        let registry = Registry::new(&config.registry)?;
-        let schema = match &topic.reader_schema {
-            Some(file) => {
-                std::fs::read_to_string(file).with_context(|| format!("read reader_schema {}", file.display()))?
-            }
-            None => registry.latest(&topic.spec.topic).await?,
-        };
-        let decoder = Decoder::new(&schema, DecodeLimits::default())?;
+        let registry = Registry::new(&config.registry)?.patient(&config.retry);
+        let schema = registry.to_read_with(topic).await?;
+        let decoder = Decoder::new(&schema, topic.limits)?;
         let id = Extract::resolve(&topic.spec.id, decoder.columns())?;
         ensure!(
             id.data_type() == &DataType::FixedSizeBinary(16),

@@ -36,8 +36,8 @@ const IDS_AT_ONCE: (usize, usize) = (100_000, 6_000);
 /// these; beyond, it sends every row that was inserted in the time concerned.
 const KEPT_BY_SERVER: u64 = 1_000_000;
 
-/// One topic's table.
-pub(super) struct Table {
+/// One topic's table, on every shard.
+pub(crate) struct Table {
     client: Client,
     settings: config::ClickHouse,
     name: String,
@@ -45,6 +45,8 @@ pub(super) struct Table {
     id: String,
     timeout: Duration,
     gently: bool,
+    /// Those of the other shards.
+    more: Vec<Self>,
 }
 
 /// What the table has of the ranges.
@@ -60,8 +62,28 @@ impl Table {
     /// The table of a topic; asks whether it is as it must be and this user may read it.
     ///
     /// # Errors
-    /// When it cannot be reached, does not exist or may not be read, or lacks a column.
-    pub(super) async fn open(settings: &config::ClickHouse, topic: &Topic, timeout: Duration) -> Result<Self> {
+    /// When a shard cannot be reached at any replica, or its table does not exist or may not be read, or lacks a column.
+    pub(crate) async fn open(settings: &config::ClickHouse, topic: &Topic, timeout: Duration) -> Result<Self> {
+        let mut table = Self::open_shard(settings, 0, topic, timeout).await?;
+        for shard in 1..settings.shard_count() {
+            table.more.push(Self::open_shard(settings, shard, topic, timeout).await?);
+        }
+        Ok(table)
+    }
+
+    /// That of one shard, at the first replica of which it can be read.
+    async fn open_shard(settings: &config::ClickHouse, shard: usize, topic: &Topic, timeout: Duration) -> Result<Self> {
+        let mut outcome = Err(anyhow!("clickhouse.shards[{shard}] has no replicas"));
+        for url in settings.replicas(shard) {
+            outcome = Self::open_at(&settings.at(url), topic, timeout).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        if settings.is_cluster() { outcome.with_context(|| format!("clickhouse.shards[{shard}]")) } else { outcome }
+    }
+
+    async fn open_at(settings: &config::ClickHouse, topic: &Topic, timeout: Duration) -> Result<Self> {
         let (database, name) = (&settings.database, &topic.table);
         let mut table = Self {
             client: client(settings)?,
@@ -71,6 +93,7 @@ impl Table {
             id: identifier(&topic.id_column),
             timeout,
             gently: true,
+            more: Vec::new(),
         };
         let described = describe(&table.client, database, name, timeout).await;
         let Some(described) = described.map_err(|error| table.explain(error, "describe the table"))? else {
@@ -106,21 +129,30 @@ impl Table {
         Ok(table)
     }
 
+    /// The table and its column of ids, quoted for a query.
+    pub(crate) fn names(&self) -> (&str, &str) {
+        (&self.qualified, &self.id)
+    }
+
     /// Whether the server takes the settings that keep queries small.
-    pub(super) fn is_gentle(&self) -> bool {
-        self.gently
+    pub(crate) fn is_gentle(&self) -> bool {
+        self.shards().all(|table| table.gently)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.more)
     }
 
     /// Ids that may be asked for at once.
     pub(super) fn ids_at_once(&self) -> usize {
-        if self.gently { IDS_AT_ONCE.0 } else { IDS_AT_ONCE.1 }
+        if self.is_gentle() { IDS_AT_ONCE.0 } else { IDS_AT_ONCE.1 }
     }
 
     /// The rule by which the table lets rows go, if it has one.
     ///
     /// # Errors
     /// Those of the server.
-    pub(super) async fn ttl(&self, topic: &Topic) -> Result<Option<String>> {
+    pub(crate) async fn ttl(&self, topic: &Topic) -> Result<Option<String>> {
         let engine = self
             .client
             .query("SELECT engine_full FROM system.tables WHERE database = ? AND name = ?")
@@ -135,13 +167,18 @@ impl Table {
     ///
     /// # Errors
     /// Those of the server.
-    pub(super) async fn first_offset(&self, partition: i32) -> Result<Option<i64>> {
+    pub(crate) async fn first_offset(&self, partition: i32) -> Result<Option<i64>> {
         let sql = format!(
             "SELECT toInt64(min({OFFSET_COLUMN})), count() FROM {} WHERE {PARTITION_COLUMN} = {partition}",
             self.qualified
         );
-        let row: [u8; 16] = self.one(&sql).await?;
-        Ok((int(&row, 8) > 0).then(|| int(&row, 0)))
+        let mut first = None;
+        for table in self.shards() {
+            let row: [u8; 16] = table.one(&sql).await?;
+            let here = (int(&row, 8) > 0).then(|| int(&row, 0));
+            first = first.into_iter().chain(here).min();
+        }
+        Ok(first)
     }
 
     /// What the table has of the ranges.
@@ -154,8 +191,16 @@ impl Table {
             self.qualified,
             in_ranges(ranges)
         );
-        let row: [u8; 16] = self.one(&sql).await?;
-        Ok(Extent { rows: int(&row, 0).unsigned_abs(), first_ingested_ms: int(&row, 8) })
+        let mut extent = Extent::default();
+        for table in self.shards() {
+            let row: [u8; 16] = table.one(&sql).await?;
+            let (rows, first_ms) = (int(&row, 0).unsigned_abs(), int(&row, 8));
+            if rows > 0 {
+                let earlier = if extent.rows == 0 { first_ms } else { first_ms.min(extent.first_ingested_ms) };
+                extent = Extent { rows: extent.rows + rows, first_ingested_ms: earlier };
+            }
+        }
+        Ok(extent)
     }
 
     /// Streams the rows whose ids belong to a bucket and that have coordinates in the ranges, or the id of such a row
@@ -180,7 +225,8 @@ impl Table {
             "1".to_owned()
         };
         let in_ranges = in_ranges(ranges);
-        let known = if extent.rows <= KEPT_BY_SERVER {
+        // A shard does not know the ids of another.
+        let known = if extent.rows <= KEPT_BY_SERVER && self.more.is_empty() {
             format!(
                 "AND {id} IN (SELECT {id} FROM {} WHERE {in_bucket} AND ({in_ranges}))",
                 self.qualified,
@@ -195,11 +241,14 @@ impl Table {
             self.qualified,
             id = self.id,
         );
-        self.stream(&sql, |row: &[u8; 28]| {
-            let place = Place { partition: int32(row, 16), offset: int(row, 20) };
-            each(uuid(row), place);
-        })
-        .await
+        for table in self.shards() {
+            let each = |row: &[u8; 28]| {
+                let place = Place { partition: int32(row, 16), offset: int(row, 20) };
+                each(uuid(row), place);
+            };
+            table.stream(&sql, each).await?;
+        }
+        Ok(())
     }
 
     /// All rows of some ids, at most [`Table::ids_at_once`], sorted by id.
@@ -208,21 +257,39 @@ impl Table {
     /// Those of the server; its silence.
     pub(super) async fn rows_of(&self, ids: &[u128]) -> Result<Vec<(u128, Row)>> {
         let list: Vec<String> = ids.iter().map(|id| format!("'{}'", uuid::Uuid::from_u128(*id))).collect();
+        self.rows_where(format!("{} IN ({})", self.id, list.join(","))).await
+    }
+
+    async fn rows_where(&self, condition: String) -> Result<Vec<(u128, Row)>> {
         let sql = format!(
             "SELECT {id}, toInt32({PARTITION_COLUMN}), toInt64({OFFSET_COLUMN}), \
-             toInt64(toUnixTimestamp64Milli(toDateTime64({INGESTED_AT_COLUMN}, 3))) FROM {} WHERE {id} IN ({})",
+             toInt64(toUnixTimestamp64Milli(toDateTime64({INGESTED_AT_COLUMN}, 3))) FROM {} WHERE {condition}",
             self.qualified,
-            list.join(","),
             id = self.id,
         );
         let mut rows = Vec::new();
-        self.stream(&sql, |row: &[u8; 36]| {
-            let place = Place { partition: int32(row, 16), offset: int(row, 20) };
-            rows.push((uuid(row), Row { place, ingested_at_ms: int(row, 28) }));
-        })
-        .await?;
+        for table in self.shards() {
+            let each = |row: &[u8; 36]| {
+                let place = Place { partition: int32(row, 16), offset: int(row, 20) };
+                rows.push((uuid(row), Row { place, ingested_at_ms: int(row, 28) }));
+            };
+            table.stream(&sql, each).await?;
+        }
         rows.sort_unstable();
         Ok(rows)
+    }
+
+    /// All rows with an id or of coordinates, sorted by id.
+    ///
+    /// # Errors
+    /// Those of the server; its silence.
+    pub(crate) async fn rows_like(&self, id: Option<u128>, place: Option<Place>) -> Result<Vec<(u128, Row)>> {
+        let by_id = id.map(|id| format!("{} = '{}'", self.id, uuid::Uuid::from_u128(id)));
+        let by_place = place.map(|Place { partition, offset }| {
+            format!("({PARTITION_COLUMN} = {partition} AND {OFFSET_COLUMN} = {offset})")
+        });
+        let either: Vec<String> = by_id.into_iter().chain(by_place).collect();
+        self.rows_where(if either.is_empty() { "0".to_owned() } else { either.join(" OR ") }).await
     }
 
     fn query(&self, sql: &str) -> clickhouse::query::Query {
@@ -237,14 +304,21 @@ impl Table {
         Ok(())
     }
 
-    async fn one<const LEN: usize>(&self, sql: &str) -> Result<[u8; LEN]> {
+    /// The one row of a query, of the first shard.
+    ///
+    /// # Errors
+    /// Those of the server, or there is none.
+    pub(crate) async fn one<const LEN: usize>(&self, sql: &str) -> Result<[u8; LEN]> {
         let mut found = None;
         self.stream(sql, |row: &[u8; LEN]| found = Some(*row)).await?;
         found.context("ClickHouse answered a question for one row with none")
     }
 
-    /// Streams rows of a fixed length.
-    async fn stream<const LEN: usize>(&self, sql: &str, mut each: impl FnMut(&[u8; LEN])) -> Result<()> {
+    /// Streams the rows of a query of the first shard, all of one length in `RowBinary`.
+    ///
+    /// # Errors
+    /// Those of the server; its silence.
+    pub(crate) async fn stream<const LEN: usize>(&self, sql: &str, mut each: impl FnMut(&[u8; LEN])) -> Result<()> {
         let explain = |error| self.explain(error, "read the table");
         let mut chunks = self.query(sql).fetch_bytes("RowBinary").map_err(explain)?;
         let mut rest: Vec<u8> = Vec::new();
@@ -291,11 +365,12 @@ fn ttl(engine_full: &str) -> Option<&str> {
 }
 
 /// A UUID as ClickHouse writes it: two little-endian halves, the high one first.
-fn uuid(row: &[u8]) -> u128 {
+pub(crate) fn uuid(row: &[u8]) -> u128 {
     u128::from(int(row, 0) as u64) << 64 | u128::from(int(row, 8) as u64)
 }
 
-fn int(row: &[u8], at: usize) -> i64 {
+/// A number in a row.
+pub(crate) fn int(row: &[u8], at: usize) -> i64 {
     row[at..].first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes))
 }
 

@@ -3,22 +3,18 @@
 use std::time::Duration;
 
 use clickhouse::{Client, Row, error::Error};
-use millrace_pipeline::project::{INGESTED_AT_COLUMN, OFFSET_COLUMN, PARTITION_COLUMN};
 use serde::Deserialize;
 
-use super::{
-    causes, fields,
-    registry::Schemas,
-    report::Part,
-    types::{self, ColumnType},
-};
+use super::{causes, fields, fit, registry::Schemas, report::Part, retention};
 use crate::{
     clickhouse::{
         client::{client, within},
-        errors::{ErrorClass, classify, code, is_connect},
+        dead_letters,
+        errors::{ErrorClass, UNKNOWN_DATABASE, classify, code, is_connect},
         table::{Table, describe},
     },
-    config::{ClickHouse, Config, Topic, did_you_mean},
+    config::{ClickHouse, Config, Topic},
+    tls::handshake::look_at,
 };
 
 /// The claims table's columns and the types that the fence needs.
@@ -29,15 +25,6 @@ const CLAIMS_COLUMNS: &[(&str, &[&str])] = &[
     ("owner", &["String"]),
 ];
 
-/// What Millrace itself writes beside the mapped columns, and what it reads back.
-const OWN_COLUMNS: &[(&str, &[&str])] = &[
-    (PARTITION_COLUMN, &["Int32", "Int64"]),
-    (OFFSET_COLUMN, &["Int64"]),
-    (INGESTED_AT_COLUMN, &["DateTime64", "DateTime"]),
-];
-
-/// Databases of the catalogue in which no table may be found.
-const UNKNOWN_DATABASE: u32 = 81;
 const SYNTAX_ERROR: u32 = 62;
 
 #[derive(Row, Deserialize)]
@@ -62,7 +49,12 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> (Part, Vec<Opti
     match within(timeout, server).await {
         Ok(server) => part.good(format!("{} answers, version {}, user {}", settings.url, server.version, server.user)),
         Err(error) => {
-            part.bad(unreachable(settings, &error, timeout));
+            let is_network = matches!(error, Error::Network(_));
+            // Once more by hand, for what is wrong with the certificates of either side.
+            let words =
+                if is_network { look_at("clickhouse", &settings.url, &settings.tls, timeout).await } else { None };
+            let problem = unreachable(settings, &error, timeout);
+            part.bad(words.map_or(problem, |words| format!("{}: {words}", settings.url)));
             part.skipped("tables and grants not looked at");
             return (part, nothing());
         }
@@ -70,11 +62,18 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> (Part, Vec<Opti
     let mut tables = Vec::new();
     for topic in &config.topics {
         tables.push(table(&mut part, &client, settings, &topic.table, timeout).await);
+        retention::check(&mut part, &client, settings, topic, timeout).await;
+        if let Some(name) = &topic.dead_letter_table
+            && let Some(found) = table(&mut part, &client, settings, name, timeout).await
+        {
+            own_columns(&mut part, name, &found, dead_letters::COLUMNS);
+        }
     }
     if let Some(claims) = table(&mut part, &client, settings, &settings.claims_table, timeout).await {
         own_columns(&mut part, &settings.claims_table, &claims, CLAIMS_COLUMNS);
     }
-    grants(&mut part, &client, config, timeout).await;
+    let replicated = tables.iter().flatten().any(Table::is_replicated);
+    grants(&mut part, &client, config, replicated, timeout).await;
     disks(&mut part, &client, timeout).await;
     (part, tables)
 }
@@ -88,7 +87,8 @@ fn unreachable(settings: &ClickHouse, error: &Error, timeout: Duration) -> Strin
             )
         }
         (ErrorClass::Auth, _) => {
-            format!("{url} refuses user {user}: check clickhouse.user and its password [{}]", causes(error))
+            let by = if settings.password.is_some() { "its password" } else { "the certificate that it is known by" };
+            format!("{url} refuses user {user}: check clickhouse.user and {by} [{}]", causes(error))
         }
         _ if is_connect(error) => {
             format!("{url} cannot be reached ({}): is it running, and is clickhouse.url right?", causes(error))
@@ -145,12 +145,19 @@ fn own_columns(part: &mut Part, name: &str, table: &Table, wanted: &[(&str, &[&s
     }
 }
 
-async fn grants(part: &mut Part, client: &Client, config: &Config, timeout: Duration) {
+async fn grants(part: &mut Part, client: &Client, config: &Config, replicated: bool, timeout: Duration) {
     let ClickHouse { database, user, claims_table, .. } = &config.clickhouse;
-    let tables = config.topics.iter().map(|topic| &topic.table).chain([claims_table]);
+    let topics = config.topics.iter().flat_map(|topic| [Some(&topic.table), topic.dead_letter_table.as_ref()]);
+    let synced = config.topics.iter().map(|topic| &topic.table).chain([claims_table]).filter(|_| replicated);
+    let tables = topics.flatten().chain([claims_table]);
+    let rollups = rollups(client, config, timeout).await;
+    let views = rollups.iter().map(|rollup| format!("SELECT ON {database}.{rollup}_mv"));
     let needed = tables
+        .chain(&rollups)
         .flat_map(|table| ["SELECT", "INSERT"].map(|right| format!("{right} ON {database}.{table}")))
-        .chain(["SELECT ON system.processes".to_owned()]);
+        .chain(views)
+        .chain(["SELECT ON system.processes".to_owned()])
+        .chain(synced.map(|table| format!("SYSTEM SYNC REPLICA ON {database}.{table}")));
     let mut missing = 0;
     for grant in needed {
         // A grant that is missing is told by a 0, and so is a table that is.
@@ -172,6 +179,22 @@ async fn grants(part: &mut Part, client: &Client, config: &Config, timeout: Dura
     }
 }
 
+/// Rollups that are fed out of the tables of topics by views of the shipped names: what views left out is added by this user.
+async fn rollups(client: &Client, config: &Config, timeout: Duration) -> Vec<String> {
+    let mut rollups = Vec::new();
+    for topic in &config.topics {
+        let views = client
+            .query("SELECT arrayJoin(dependencies_table) FROM system.tables WHERE database = ? AND name = ?")
+            .bind(&config.clickhouse.database)
+            .bind(&topic.table)
+            .fetch_all::<String>();
+        // Why it cannot be asked has been told of the table.
+        let views = within(timeout, views).await.unwrap_or_default();
+        rollups.extend(views.iter().filter_map(|view| view.strip_suffix("_mv")).map(str::to_owned));
+    }
+    rollups
+}
+
 #[derive(Row, Deserialize)]
 struct Disk {
     name: String,
@@ -179,17 +202,26 @@ struct Disk {
     total_space: u64,
 }
 
-/// Below a tenth ClickHouse may soon refuse merges, and then inserts. Most users may not ask, which is no problem.
+/// Below it the next merges of a busy table fail, and then inserts. A share of the disk would not do: a tenth of a large
+/// one is room enough, and a tenth of a small one is not.
+const ROOM: u64 = 2 << 30;
+
+/// Most users may not ask, which is no problem.
 async fn disks(part: &mut Part, client: &Client, timeout: Duration) {
     let disks = client.query("SELECT name, free_space, total_space FROM system.disks").fetch_all::<Disk>();
     for disk in within(timeout, disks).await.unwrap_or_default() {
-        if disk.free_space < disk.total_space / 10 {
-            let gibibytes = disk.free_space as f64 / f64::from(1u32 << 30);
-            part.bad(format!(
-                "ClickHouse disk {}: {gibibytes:.1} GiB free, less than a tenth; make room or let old partitions go",
-                disk.name
-            ));
-        }
+        room(part, &disk);
+    }
+}
+
+fn room(part: &mut Part, disk: &Disk) {
+    let gibibytes = |bytes: u64| bytes as f64 / f64::from(1u32 << 30);
+    let (free, total) = (gibibytes(disk.free_space), gibibytes(disk.total_space));
+    let text = format!("disk {}: {free:.1} of {total:.1} GiB free", disk.name);
+    if disk.free_space < ROOM {
+        part.bad(format!("{text}, too little for merges; make room or let old partitions go"));
+    } else {
+        part.good(text);
     }
 }
 
@@ -201,65 +233,39 @@ pub(super) fn fit(topic: &Topic, schemas: &Schemas, table: Option<&Table>) -> Pa
         part.skipped(format!("topic {}: columns not looked at, because its schema is not known", topic.spec.topic));
         return part;
     };
-    let (sent, problems) = fields::resolve(&topic.spec, events, &schemas.references);
+    let (sent, problems) = fit::sent(&topic.spec, events, &schemas.references, schemas.avro.as_deref());
     for problem in &problems {
         part.bad(problem);
     }
     let Some(table) = table else {
-        part.skipped(format!("table {name}: columns not looked at"));
+        part.skipped(format!(
+            "table {name}: columns not looked at; `millrace migrate --plan` shows how it would be made"
+        ));
         return part;
     };
-    let mut fitting = 0;
-    for sent in &sent {
-        let Some(column) = table.column(&sent.column) else {
-            let names = table.columns.iter().map(|column| column.name.as_str());
-            let hint = did_you_mean(&sent.column, names);
-            part.bad(format!(
-                "table {name} has no column {}{hint}; add it with `millrace migrate --apply` or ALTER TABLE, or take it out of [topics.columns]",
-                sent.column
-            ));
-            continue;
-        };
-        if matches!(column.default_kind.as_str(), "MATERIALIZED" | "ALIAS") {
-            part.bad(format!(
-                "table {name}: column {} is {} and cannot be written; take it out of [topics.columns]",
-                column.name, column.default_kind
-            ));
-        } else if let Some(problem) = types::mismatch(&sent.data_type, sent.symbols.as_deref(), &column.type_) {
-            part.bad(format!(
-                "table {name}: column {} is of type {}, which does not keep {}: {problem}",
-                column.name, column.type_, sent.source
-            ));
-        } else if sent.nullable && !ColumnType::parse(&column.type_).nullable {
-            part.bad(format!(
-                "table {name}: column {} is of type {}, but {} may be null; expected Nullable, so that null is not stored as an empty value",
-                column.name, column.type_, sent.source
-            ));
-        } else {
-            fitting += 1;
-        }
+    let misfits = fit::misfits(&topic.spec, &sent, table);
+    for misfit in &misfits {
+        part.bad(misfit.told(name));
     }
-    own_columns(&mut part, name, table, OWN_COLUMNS);
-    if let Some(column) = table.column(INGESTED_AT_COLUMN).filter(|column| column.default_kind != "DEFAULT") {
-        part.bad(format!("table {name}: column {} needs DEFAULT now64(3), for ids are read back by it", column.name));
-    }
-    for column in &table.columns {
-        let mapped = topic.spec.columns.iter().any(|spec| spec.column == column.name);
-        let own = OWN_COLUMNS.iter().any(|(own, _)| *own == column.name);
-        if !mapped && !own && column.default_kind.is_empty() {
-            part.bad(format!(
-                "table {name}: column {} gets no value and has no default, so it stays empty; map it in [topics.columns] or give it a DEFAULT",
-                column.name
-            ));
-        }
-    }
-    if !table.is_replicated() && table.deduplication_window == 0 {
-        part.bad(format!(
-            "table {name} does not know insert tokens, so a retried insert would land twice: run `ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = 10000`, or `millrace migrate --apply`"
-        ));
-    }
+    let fits = |sent: &&fields::Sent| misfits.iter().all(|misfit| misfit.column != sent.column);
+    let fitting = sent.iter().filter(fits).count();
     if fitting == topic.spec.columns.len() {
         part.good(format!("table {name} takes all {fitting} columns of topic {}", topic.spec.topic));
     }
     part
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::report::State;
+
+    #[test]
+    fn a_disk_is_too_full_by_what_is_free_and_not_by_its_share() {
+        for (free_space, state) in [(ROOM, State::Good), (ROOM - 1, State::Bad)] {
+            let mut part = Part::new("clickhouse");
+            room(&mut part, &Disk { name: "default".into(), free_space, total_space: 1 << 40 });
+            assert_eq!(part.states(), [state]);
+        }
+    }
 }

@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millrace_pipeline::{
     decode::ENUM_SYMBOLS,
     enrich::Lookup,
-    field::Extract,
+    field::{Extract, NoSuchField},
     project::reference_fields,
     reference::ReferenceTable,
     spec::{FieldPath, LookupSpec, MissPolicy, Source, TopicSpec},
@@ -17,14 +17,16 @@ use crate::config::nearest;
 
 /// What will be sent for one column.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sent {
-    pub(super) column: String,
+pub(crate) struct Sent {
+    pub(crate) column: String,
     /// As in the configuration, `lookup:field` or a field of the event.
-    pub(super) source: String,
-    pub(super) data_type: DataType,
+    pub(crate) source: String,
+    pub(crate) data_type: DataType,
     /// Whether single values may be null.
-    pub(super) nullable: bool,
-    pub(super) symbols: Option<Vec<String>>,
+    pub(crate) nullable: bool,
+    pub(crate) symbols: Option<Vec<String>>,
+    /// SQL of what the schema says of events that lack it.
+    pub(crate) default: Option<String>,
 }
 
 /// What will be sent for each column whose path leads somewhere, and what is wrong with the others; `references` has
@@ -38,7 +40,9 @@ pub(super) fn resolve(spec: &TopicSpec, events: &Schema, references: &[Option<Sc
             spec.id,
             id.data_type()
         )),
-        Err(_) => problems.push(nowhere("id", &spec.id, &format!("the schema of topic {}", spec.topic), events)),
+        Err(miss) => {
+            problems.push(nowhere("id", &miss, &format!("the schema of topic {}", spec.topic), events));
+        }
     }
     for (lookup, reference) in spec.lookups.iter().zip(references) {
         problems.extend(lookup_problem(lookup, spec, events, reference.as_ref()));
@@ -55,19 +59,20 @@ pub(super) fn resolve(spec: &TopicSpec, events: &Schema, references: &[Option<Sc
                         data_type: extract.data_type().clone(),
                         nullable: leaf.nullable,
                         symbols: leaf.symbols,
+                        default: None,
                     });
                 }
-                Err(_) => {
+                Err(miss) => {
                     let schema = format!("the schema of topic {}", spec.topic);
-                    problems.push(nowhere(&format!("columns.{}", column.column), path, &schema, events));
+                    problems.push(nowhere(&format!("columns.{}", column.column), &miss, &schema, events));
                 }
             },
             Source::Lookup { lookup, field } => {
                 let (lookup, Some(reference)) = (&spec.lookups[*lookup], &references[*lookup]) else { continue };
                 let Ok(table) = ReferenceTable::new(reference, &lookup.key, std::slice::from_ref(field)) else {
-                    if Extract::resolve(field, reference).is_err() {
+                    if let Err(miss) = Extract::resolve(field, reference) {
                         let schema = format!("the schema of topic {}", lookup.topic);
-                        problems.push(nowhere(&format!("columns.{}", column.column), field, &schema, reference));
+                        problems.push(nowhere(&format!("columns.{}", column.column), &miss, &schema, reference));
                     }
                     continue;
                 };
@@ -79,6 +84,7 @@ pub(super) fn resolve(spec: &TopicSpec, events: &Schema, references: &[Option<Sc
                     data_type: bound.data_type(0),
                     nullable: leaf.nullable || lookup.miss != MissPolicy::DeadLetter,
                     symbols: leaf.symbols,
+                    default: None,
                 });
             }
         }
@@ -99,18 +105,18 @@ fn lookup_problem(
         Ok(false) => {
             problems.push(format!("lookup {name}: on = \"{}\" is not a string or an array of them", lookup.on))
         }
-        Err(_) => {
+        Err(miss) => {
             let schema = format!("the schema of topic {}", spec.topic);
-            problems.push(nowhere(&format!("lookup {name}: on"), &lookup.on, &schema, events));
+            problems.push(nowhere(&format!("lookup {name}: on"), &miss, &schema, events));
         }
     }
     let Some(reference) = reference else { return problems };
     match Extract::resolve(&lookup.key, reference).map(|extract| extract.data_type() == &DataType::Utf8) {
         Ok(true) => {}
         Ok(false) => problems.push(format!("lookup {name}: key = \"{}\" is not a string", lookup.key)),
-        Err(_) => {
+        Err(miss) => {
             let schema = format!("the schema of topic {}", lookup.topic);
-            problems.push(nowhere(&format!("lookup {name}: key"), &lookup.key, &schema, reference));
+            problems.push(nowhere(&format!("lookup {name}: key"), &miss, &schema, reference));
         }
     }
     if reference_fields(&spec.columns, spec.lookups.iter().position(|l| l == lookup).unwrap_or_default()).is_empty() {
@@ -129,10 +135,13 @@ fn text_or_list_of_it(data_type: &DataType) -> bool {
 }
 
 /// `what = "data.totl": the schema … has no such field; did you mean "data.total"?`
-fn nowhere(what: &str, path: &FieldPath, schema_name: &str, schema: &Schema) -> String {
-    let path = path.to_string();
+fn nowhere(what: &str, miss: &NoSuchField, schema_name: &str, schema: &Schema) -> String {
+    let NoSuchField { path, why, .. } = miss;
+    if let Some(why) = why {
+        return format!("{what} = \"{path}\": {why}");
+    }
     let known = leaves(schema);
-    let hint = match nearest(&path, known.iter().map(String::as_str)) {
+    let hint = match nearest(path, known.iter().map(String::as_str)) {
         Some(name) => format!("; did you mean \"{name}\"?"),
         None => format!("; it has {}", known.join(", ")),
     };
@@ -178,6 +187,8 @@ fn leaf(schema: &Schema, path: &FieldPath) -> Leaf {
             leaf.nullable = item.is_nullable();
             field = Arc::clone(item);
         }
+        // A null map becomes an empty one, as a null array does.
+        leaf.nullable &= !matches!(field.data_type(), DataType::Map(..));
         leaf.symbols = field.metadata().get(ENUM_SYMBOLS).and_then(|json| serde_json::from_str(json).ok());
         match field.data_type() {
             DataType::Struct(inner) => fields = inner.clone(),
@@ -210,7 +221,7 @@ mod tests {
         assert_eq!(problems, [""; 0]);
         assert_eq!(sent.len(), 19);
         let of = |column: &str| sent.iter().find(|sent| sent.column == column).unwrap();
-        assert_eq!(of("event_type").symbols.as_ref().unwrap().len(), 6);
+        assert_eq!(of("event_type").symbols.as_ref().unwrap().len(), 7);
         assert!(of("coupon").nullable && !of("currency").nullable);
         assert!(of("customer_segment").nullable && of("items.category").nullable);
         assert!(!of("items.sku").nullable);

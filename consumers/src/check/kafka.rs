@@ -1,13 +1,16 @@
 //! Looks at Kafka: brokers, topics, what compaction is set to, and the consumer group. It joins no group.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use millrace_identity::Tokens;
 use rdkafka::{
     ClientConfig, ClientContext, TopicPartitionList,
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    client::{DefaultClientContext, OAuthToken},
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
@@ -15,32 +18,66 @@ use rdkafka::{
 };
 
 use super::{count, report::Part};
-use crate::config::{Config, Kafka};
+use crate::{
+    config::{Config, Kafka, Sasl},
+    kafka::{explain::explain, oauth},
+    tls::Material,
+};
 
 /// More than a client writes while it fails to connect.
 const LOG_LINES: usize = 32;
+/// How long brokers are asked before it is looked whether they have refused.
+const SLICE: Duration = Duration::from_millis(500);
+/// After so many looks a refusal counts.
+const REFUSALS: usize = 3;
 
 /// Keeps the last reason that librdkafka logged for a connection that failed; its calls themselves say only that it did.
-#[derive(Clone, Default)]
-struct LastReason(Arc<Mutex<Option<String>>>);
+#[derive(Clone)]
+struct LastReason {
+    last: Arc<Mutex<Option<String>>>,
+    /// What brokers refused, which the end of the connection would hide.
+    refused: Arc<Mutex<Option<String>>>,
+    tokens: Option<Arc<Tokens>>,
+}
 
 impl ClientContext for LastReason {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::answer(self.tokens.as_ref())
+    }
+
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         if facility == "FAIL" {
             // `[thrd:broker]: broker: Connect to … failed: Connection refused (after 0ms in state CONNECT)`
             let reason = message.splitn(3, ": ").last().unwrap_or(message);
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
 
-    fn error(&self, _: KafkaError, _: &str) {}
+    fn error(&self, error: KafkaError, reason: &str) {
+        use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
+        if matches!(error.rdkafka_error_code(), Some(Authentication | SaslAuthenticationFailed | SSL)) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+    }
 }
 
 impl ConsumerContext for LastReason {}
 
 impl LastReason {
+    fn of(kafka: &Kafka) -> Result<Self, String> {
+        let tokens = oauth::tokens(kafka).map_err(|error| format!("{error:#}"))?;
+        Ok(Self { last: Arc::default(), refused: Arc::default(), tokens })
+    }
+
+    fn is_refused(&self) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn text(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let held = |reason: &Mutex<Option<String>>| reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        held(&self.refused).or_else(|| held(&self.last))
     }
 }
 
@@ -82,7 +119,7 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> Part {
     }
     let kafka = config.kafka.clone();
     let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.to_owned()).collect();
-    let events: Vec<String> = config.topics.iter().map(|topic| topic.spec.topic.clone()).collect();
+    let events: BTreeSet<String> = config.topics.iter().map(|topic| topic.spec.topic.clone()).collect();
     let looked = tokio::task::spawn_blocking(move || look(&kafka, &names, &events, timeout)).await;
     let mut part = Part::new("kafka");
     match looked {
@@ -135,22 +172,40 @@ struct Seen {
     group: Result<(), String>,
 }
 
-fn look(kafka: &Kafka, topics: &[String], events: &[String], timeout: Duration) -> Result<Seen, String> {
-    let reason = LastReason::default();
+fn look(kafka: &Kafka, topics: &[String], events: &BTreeSet<String>, timeout: Duration) -> Result<Seen, String> {
+    if kafka.is_encrypted() {
+        Material::read("kafka.tls", &kafka.tls.files).map_err(|error| format!("{error:#}"))?;
+    }
+    let reason = LastReason::of(kafka)?;
     let consumer: BaseConsumer<LastReason> = client_config(kafka)
         .set("group.id", &kafka.group_id)
         .set("enable.auto.commit", "false")
         .set_log_level(RDKafkaLogLevel::Info)
         .create_with_context(reason.clone())
         .map_err(|error| format!("librdkafka refuses the configuration: {error}"))?;
-    let metadata = consumer.fetch_metadata(topics.first().map(String::as_str), timeout);
-    if metadata.is_err() {
+    oauth::serve(&consumer, reason.tokens.as_ref());
+    let until = Instant::now() + timeout;
+    let mut refusals = 0;
+    let metadata = loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let metadata = consumer.fetch_metadata(topics.first().map(String::as_str), left.min(SLICE));
+        if metadata.is_ok() {
+            break metadata;
+        }
         // Log lines wait in the queue of events until somebody polls, one at a time.
         for _ in 0..LOG_LINES {
             consumer.poll(Duration::from_millis(1));
         }
-    }
+        refusals += usize::from(reason.is_refused());
+        // Another broker may let us in, but not any longer.
+        if left.is_zero() || refusals == REFUSALS {
+            break metadata;
+        }
+    };
     let metadata = metadata.map_err(|error| {
+        if let Some(words) = explain(kafka, &reason.text().unwrap_or_default(), timeout) {
+            return words;
+        }
         format!(
             "no broker at {} answered within {} s ({}): is it running, and are kafka.bootstrap_servers and kafka.security_protocol right?",
             kafka.bootstrap_servers,
@@ -184,7 +239,7 @@ fn look(kafka: &Kafka, topics: &[String], events: &[String], timeout: Duration) 
 fn group(
     consumer: &BaseConsumer<LastReason>,
     kafka: &Kafka,
-    events: &[String],
+    events: &BTreeSet<String>,
     timeout: Duration,
 ) -> Result<(), String> {
     let mut list = TopicPartitionList::new();
@@ -207,7 +262,11 @@ async fn compaction(part: &mut Part, kafka: &Kafka, topics: &[&Wanted<'_>], time
     if topics.is_empty() {
         return;
     }
-    let admin: AdminClient<LastReason> = match client_config(kafka).create_with_context(LastReason::default()) {
+    if let Some(Sasl::Token(_)) = kafka.sasl {
+        // rust-rdkafka never asks the admin client's callback for a token.
+        return part.skipped("whether lookup topics are compacted is not asked with SASL OAUTHBEARER");
+    }
+    let admin: AdminClient<DefaultClientContext> = match client_config(kafka).create() {
         Ok(admin) => admin,
         Err(error) => return part.bad(format!("librdkafka refuses the configuration: {error}")),
     };

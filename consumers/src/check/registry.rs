@@ -8,16 +8,19 @@ use schema_registry_converter::{error::SRCError, schema_registry_common::RawErro
 
 use super::{causes, report::Part};
 use crate::{
-    config::{Config, Topic},
+    config::{Config, TlsFiles, Topic},
     registry::Registry,
+    tls::handshake::look_at,
 };
 
 /// The schemas of one topic, as far as they could be read.
 #[derive(Default)]
-pub(super) struct Schemas {
-    pub(super) events: Option<SchemaRef>,
+pub(crate) struct Schemas {
+    pub(crate) events: Option<SchemaRef>,
+    /// Avro JSON of the reader's schema.
+    pub(crate) avro: Option<String>,
     /// By lookup.
-    pub(super) references: Vec<Option<SchemaRef>>,
+    pub(crate) references: Vec<Option<SchemaRef>>,
 }
 
 pub(super) async fn check(config: &Config, timeout: Duration) -> (Part, Vec<Schemas>) {
@@ -30,25 +33,33 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> (Part, Vec<Sche
             return (part, config.topics.iter().map(|_| Schemas::default()).collect());
         }
     };
-    let mut gate = Gate { registry, url: config.registry.url.clone(), timeout, down: false };
+    let mut gate =
+        Gate { registry, url: config.registry.url.clone(), tls: config.registry.tls.clone(), timeout, down: false };
     for topic in &config.topics {
-        let events = events(topic, &mut gate, &mut part).await;
+        let (events, avro) = events(topic, &mut gate, &mut part).await.unzip();
         let mut references = Vec::new();
         for lookup in &topic.spec.lookups {
-            references.push(gate.latest(&lookup.topic, &mut part).await);
+            references.push(gate.of_reference(&lookup.topic, &mut part).await.map(|(columns, _)| columns));
         }
-        all.push(Schemas { events, references });
+        all.push(Schemas { events, avro, references });
     }
     (part, all)
 }
 
-async fn events(topic: &Topic, gate: &mut Gate, part: &mut Part) -> Option<SchemaRef> {
+/// The schemas of each topic as far as they could be read, and why others could not.
+pub(crate) async fn schemas(config: &Config, timeout: Duration) -> (Vec<Schemas>, Vec<String>) {
+    let (part, schemas) = check(config, timeout).await;
+    (schemas, part.problems())
+}
+
+/// Columns and Avro JSON of the reader's schema.
+async fn events(topic: &Topic, gate: &mut Gate, part: &mut Part) -> Option<(SchemaRef, String)> {
     let Some(file) = &topic.reader_schema else {
-        return gate.latest(&topic.spec.topic, part).await;
+        return gate.of_events(topic, part).await;
     };
     let name = format!("reader_schema {}", file.display());
     match std::fs::read_to_string(file) {
-        Ok(avro) => parse(&name, &avro, part),
+        Ok(avro) => parse(&name, avro, topic.limits, part),
         Err(error) => {
             part.bad(format!("{name} cannot be read: {error}"));
             None
@@ -60,21 +71,45 @@ async fn events(topic: &Topic, gate: &mut Gate, part: &mut Part) -> Option<Schem
 struct Gate {
     registry: Registry,
     url: String,
+    tls: TlsFiles,
     timeout: Duration,
     down: bool,
 }
 
 impl Gate {
-    async fn latest(&mut self, topic: &str, part: &mut Part) -> Option<SchemaRef> {
-        let subject = format!("subject {topic}-value");
+    async fn of_events(&mut self, topic: &Topic, part: &mut Part) -> Option<(SchemaRef, String)> {
+        let subject = match &topic.spec.route {
+            None => format!("subject {}-value", topic.spec.topic),
+            Some(route) => format!("subject {}", route.record),
+        };
+        let registry = self.registry.clone();
+        self.latest(subject, registry.to_read_with(topic), topic.limits, part).await
+    }
+
+    async fn of_reference(&mut self, topic: &str, part: &mut Part) -> Option<(SchemaRef, String)> {
+        let registry = self.registry.clone();
+        self.latest(format!("subject {topic}-value"), registry.latest(topic), DecodeLimits::default(), part).await
+    }
+
+    async fn latest(
+        &mut self,
+        subject: String,
+        ask: impl Future<Output = anyhow::Result<String>>,
+        limits: DecodeLimits,
+        part: &mut Part,
+    ) -> Option<(SchemaRef, String)> {
         if self.down {
             part.skipped(format!("{subject} not looked at"));
             return None;
         }
-        match tokio::time::timeout(self.timeout, self.registry.latest(topic)).await {
-            Ok(Ok(avro)) => parse(&subject, &avro, part),
+        match tokio::time::timeout(self.timeout, ask).await {
+            Ok(Ok(avro)) => parse(&subject, avro, limits, part),
             Ok(Err(error)) => {
-                part.bad(self.explain(&subject, &error));
+                let problem = self.explain(&subject, &error);
+                // Once more by hand, for what is wrong with the certificates of either side.
+                let words =
+                    if self.down { look_at("registry", &self.url, &self.tls, self.timeout).await } else { None };
+                part.bad(words.map_or(problem, |words| format!("{}: {words}", self.url)));
                 None
             }
             Err(_) => {
@@ -101,7 +136,10 @@ impl Gate {
                 }
                 401 | 403 | 40101 | 40301 => {
                     self.down = true;
-                    format!("{} refuses this user: check registry.username and its password", self.url)
+                    format!(
+                        "{} refuses this user: check registry.username and its password, or registry.token",
+                        self.url
+                    )
                 }
                 code => format!("{subject}: the registry answers with error {code}: {}", raw.message),
             };
@@ -112,11 +150,11 @@ impl Gate {
     }
 }
 
-fn parse(name: &str, avro: &str, part: &mut Part) -> Option<SchemaRef> {
-    match Decoder::new(avro, DecodeLimits::default()) {
+fn parse(name: &str, avro: String, limits: DecodeLimits, part: &mut Part) -> Option<(SchemaRef, String)> {
+    match Decoder::new(&avro, limits) {
         Ok(decoder) => {
             part.good(format!("{name} can be decoded"));
-            Some(Arc::clone(decoder.columns()))
+            Some((Arc::clone(decoder.columns()), avro))
         }
         Err(error) => {
             part.bad(format!("{name}: {error}"));

@@ -53,6 +53,22 @@ impl Part {
         self.push(State::Skipped, text.into());
     }
 
+    /// Says of every finding where it was made.
+    pub(super) fn placed(&mut self, place: &str) {
+        self.findings.iter_mut().for_each(|finding| finding.text.insert_str(0, place));
+    }
+
+    /// What is bad.
+    pub(super) fn problems(self) -> Vec<String> {
+        let bad = self.findings.into_iter().filter(|finding| finding.state == State::Bad);
+        bad.map(|finding| finding.text).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn states(&self) -> Vec<State> {
+        self.findings.iter().map(|finding| finding.state).collect()
+    }
+
     fn push(&mut self, state: State, text: String) {
         self.findings.push(Finding { part: self.name, state, text });
     }

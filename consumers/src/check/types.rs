@@ -1,6 +1,7 @@
-//! Which ClickHouse types take which Arrow types without loss: the one table of it.
+//! Which ClickHouse types take which Arrow types without loss: the one table of it, from which `docs/types.md` is made.
 
-use arrow_schema::{DataType, TimeUnit};
+use arrow_schema::{DataType, Field, TimeUnit};
+use millrace_pipeline::decode::ENUM_SYMBOLS;
 
 /// A ClickHouse type taken apart: what is around it, and the type itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,27 @@ impl<'a> ColumnType<'a> {
         }
     }
 
+    /// The types between the parentheses, such as `String` and `Array(Int64)`, each with its name in a `Tuple`.
+    fn inner(&self) -> Vec<&'a str> {
+        let (mut parts, mut start, mut depth, mut quote) = (Vec::new(), 0, 0u32, None);
+        for (at, char) in self.parameters.char_indices() {
+            match (quote, char) {
+                (Some(open), char) if open == char => quote = None,
+                (Some(_), _) => {}
+                (None, '\'' | '`' | '"') => quote = Some(char),
+                (None, '(') => depth += 1,
+                (None, ')') => depth = depth.saturating_sub(1),
+                (None, ',') if depth == 0 => {
+                    parts.push(self.parameters[start..at].trim());
+                    start = at + 1;
+                }
+                _ => {}
+            }
+        }
+        parts.push(self.parameters[start..].trim());
+        parts
+    }
+
     fn numbers(&self) -> Vec<i64> {
         self.parameters.split(',').filter_map(|number| number.trim().parse().ok()).collect()
     }
@@ -50,24 +72,105 @@ impl<'a> ColumnType<'a> {
 /// Why values of this Arrow type cannot all be kept in this column; `symbols` are those of an Avro enum.
 pub(super) fn mismatch(arrow: &DataType, symbols: Option<&[String]>, column: &str) -> Option<String> {
     let column = ColumnType::parse(column);
-    let (mut arrow, mut lists) = (arrow, 0);
+    let (all, mut arrow, mut lists) = (arrow, arrow, 0);
     while let DataType::List(item) | DataType::LargeList(item) = arrow {
         arrow = item.data_type();
         lists += 1;
     }
-    let wrap = |name: &str| format!("{}{name}{}", "Array(".repeat(lists), ")".repeat(lists));
-    let expected = expected(arrow);
-    let fits = expected.iter().any(|candidate| candidate.takes(&column));
-    if column.arrays != lists || !fits {
-        let names: Vec<String> = expected.iter().map(|candidate| wrap(&candidate.to_string())).collect();
-        return Some(match names.as_slice() {
+    if column.arrays != lists || !expected(arrow).iter().any(|candidate| candidate.takes(&column)) {
+        return Some(match accepted(all).as_slice() {
             [] => format!("no ClickHouse type is known to take its values ({arrow}); map a part of it instead"),
             names => format!("expected {}", names.join(" or ")),
         });
     }
-    let (names, symbols) = (column.enum_names()?, symbols?);
-    let missing: Vec<&str> = symbols.iter().map(String::as_str).filter(|s| !names.iter().any(|n| n == s)).collect();
-    (!missing.is_empty()).then(|| format!("the enum of the column lacks {}; add them to it", missing.join(", ")))
+    match arrow {
+        DataType::Map(entries, _) => map_mismatch(entries, &column),
+        DataType::Struct(fields) => fields.iter().find_map(|field| element_mismatch(field, &column)).or_else(|| {
+            let extra = column.inner().len().checked_sub(fields.len()).filter(|extra| *extra > 0)?;
+            Some(format!("{extra} elements of the tuple would get no value"))
+        }),
+        _ => {
+            let names = column.enum_names()?;
+            let Some(symbols) = symbols else {
+                return Some(
+                    "an enum column takes its own names only, and this may be any text; expected String".to_owned(),
+                );
+            };
+            let missing: Vec<&str> =
+                symbols.iter().map(String::as_str).filter(|s| !names.iter().any(|n| n == s)).collect();
+            let lacks = || format!("the enum of the column lacks {}; add them to it", missing.join(", "));
+            (!missing.is_empty()).then(lacks)
+        }
+    }
+}
+
+/// As [`mismatch`], for what lies in a map or a tuple.
+fn inner_mismatch(field: &Field, column: &str) -> Option<String> {
+    fn is_null(field: &Field) -> bool {
+        match field.data_type() {
+            DataType::List(item) => is_null(item),
+            // A null map becomes an empty one.
+            DataType::Map(..) => false,
+            _ => field.is_nullable(),
+        }
+    }
+    let symbols = field.metadata().get(ENUM_SYMBOLS).and_then(|json| serde_json::from_str::<Vec<String>>(json).ok());
+    mismatch(field.data_type(), symbols.as_deref(), column).or_else(|| {
+        let lost = is_null(field) && !ColumnType::parse(column).nullable;
+        lost.then(|| "it may be null; expected Nullable".to_owned())
+    })
+}
+
+fn map_mismatch(entries: &Field, column: &ColumnType<'_>) -> Option<String> {
+    let DataType::Struct(entries) = entries.data_type() else { return None };
+    let [key, value] = column.inner()[..] else { return Some("expected Map(String, …)".to_owned()) };
+    if ColumnType::parse(key) != ColumnType::parse("String") {
+        return Some(format!("its keys are {key}, expected String"));
+    }
+    inner_mismatch(&entries[1], value).map(|problem| format!("its values are {value}: {problem}"))
+}
+
+/// Elements are told apart by name, as the server does.
+fn element_mismatch(field: &Field, column: &ColumnType<'_>) -> Option<String> {
+    let mut elements = column.inner().into_iter().filter_map(|element| match element.strip_prefix(['`', '"']) {
+        Some(quoted) => quoted.split_once(['`', '"']),
+        None => element.split_once(' ').filter(|(name, _)| !name.contains('(')),
+    });
+    match elements.find(|(name, _)| name == field.name()) {
+        None => Some(format!("the tuple has no element named {}", field.name())),
+        Some((name, element)) => {
+            let element = element.trim();
+            inner_mismatch(field, element).map(|problem| format!("its element {name} is {element}: {problem}"))
+        }
+    }
+}
+
+/// The ClickHouse types that keep all values of an Arrow type, with the least parameters; the first suits best.
+fn accepted(arrow: &DataType) -> Vec<String> {
+    let of = |field: &Field| -> Vec<String> {
+        // A tuple cannot be null, as a rule: what is no value would be one of empty parts.
+        if field.is_nullable() && matches!(field.data_type(), DataType::Struct(_)) {
+            return Vec::new();
+        }
+        let plain = !matches!(field.data_type(), DataType::List(_) | DataType::Map(..) | DataType::Struct(_));
+        let wrap = |name| if plain && field.is_nullable() { format!("Nullable({name})") } else { name };
+        accepted(field.data_type()).into_iter().map(wrap).collect()
+    };
+    match arrow {
+        DataType::List(item) | DataType::LargeList(item) => {
+            accepted(item.data_type()).iter().map(|name| format!("Array({name})")).collect()
+        }
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(entries) => of(&entries[1]).iter().map(|name| format!("Map(String, {name})")).collect(),
+            _ => Vec::new(),
+        },
+        DataType::Struct(fields) => {
+            let element = |field: &Field| of(field).first().map(|name| format!("{} {name}", field.name()));
+            let elements: Option<Vec<String>> = fields.iter().map(|field| element(field)).collect();
+            elements.map(|elements| format!("Tuple({})", elements.join(", "))).into_iter().collect()
+        }
+        other => expected(other).iter().map(Candidate::to_string).collect(),
+    }
 }
 
 /// A ClickHouse type with the least parameters that it must have.
@@ -109,18 +212,21 @@ fn expected(arrow: &DataType) -> Vec<Candidate> {
     let one = |name, least: &[i64]| vec![Candidate { name, least: least.to_vec() }];
     match arrow {
         DataType::Boolean => any(&["Bool", "UInt8"]),
+        DataType::UInt32 => any(&["UInt32", "UInt64", "Int64", "UInt128", "Int128", "UInt256", "Int256"]),
         DataType::Int32 => any(&["Int32", "Int64", "Int128", "Int256"]),
         DataType::Int64 => any(&["Int64", "Int128", "Int256"]),
         DataType::Float32 => any(&["Float32", "Float64"]),
         DataType::Float64 => any(&["Float64"]),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => any(&["String", "Enum8", "Enum16"]),
-        DataType::Dictionary(_, value) => expected(value),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => any(&["String"]),
+        DataType::Dictionary(_, value) => [expected(value), any(&["Enum8", "Enum16"])].into_iter().flatten().collect(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => any(&["String"]),
         DataType::FixedSizeBinary(16) => [any(&["UUID"]), one("FixedString", &[16])].into_iter().flatten().collect(),
         DataType::FixedSizeBinary(length) => {
             [any(&["String"]), one("FixedString", &[i64::from(*length)])].into_iter().flatten().collect()
         }
         DataType::Date32 => any(&["Date32"]),
+        DataType::Time32(TimeUnit::Millisecond) => one("Time64", &[3]),
+        DataType::Time64(TimeUnit::Microsecond) => one("Time64", &[6]),
         DataType::Timestamp(TimeUnit::Second, _) => any(&["DateTime64"]),
         DataType::Timestamp(TimeUnit::Millisecond, _) => one("DateTime64", &[3]),
         DataType::Timestamp(TimeUnit::Microsecond, _) => one("DateTime64", &[6]),
@@ -135,70 +241,10 @@ fn expected(arrow: &DataType) -> Vec<Candidate> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use arrow_schema::Field;
-
-    use super::*;
-
-    fn dictionary() -> DataType {
-        DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
-    }
-
-    fn list(item: DataType) -> DataType {
-        DataType::List(Arc::new(Field::new("item", item, true)))
-    }
-
-    #[test]
-    fn columns_that_keep_every_value_are_accepted() {
-        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into()));
-        for (arrow, column) in [
-            (DataType::FixedSizeBinary(16), "UUID"),
-            (dictionary(), "LowCardinality(Nullable(String))"),
-            (DataType::Utf8, "Nullable(String)"),
-            (milliseconds.clone(), "DateTime64(3, 'UTC')"),
-            (milliseconds, "DateTime64(6)"),
-            (DataType::Decimal128(18, 2), "Decimal(18, 2)"),
-            (DataType::Decimal128(18, 2), "Decimal(38, 4)"),
-            (list(DataType::Decimal128(18, 2)), "Array(Decimal(18, 2))"),
-            (list(dictionary()), "Array(LowCardinality(Nullable(String)))"),
-            (DataType::Int32, "Int64"),
-            (DataType::Date32, "Nullable(Date32)"),
-        ] {
-            assert_eq!(mismatch(&arrow, None, column), None, "{arrow} into {column}");
-        }
-    }
-
-    #[test]
-    fn columns_that_would_lose_values_are_refused_with_what_would_do() {
-        let milliseconds = DataType::Timestamp(TimeUnit::Millisecond, None);
-        for (arrow, column, expected) in [
-            (DataType::FixedSizeBinary(16), "String", "expected UUID or FixedString(16)"),
-            (milliseconds, "DateTime('UTC')", "expected DateTime64(3)"),
-            (DataType::Decimal128(18, 2), "Decimal(10, 2)", "expected Decimal(18, 2)"),
-            (DataType::Decimal128(18, 2), "Decimal(18, 4)", "expected Decimal(18, 2)"),
-            (DataType::Int64, "Int32", "expected Int64 or Int128 or Int256"),
-            (list(DataType::Int32), "Int32", "expected Array(Int32) or Array(Int64) or Array(Int128) or Array(Int256)"),
-            (DataType::Float64, "Array(Float64)", "expected Float64"),
-        ] {
-            assert_eq!(mismatch(&arrow, None, column).as_deref(), Some(expected), "{arrow} into {column}");
-        }
-    }
-
-    #[test]
-    fn an_enum_must_have_every_symbol() {
-        let symbols = ["created", "paid", "lost"].map(str::to_owned);
-        let column = "Enum8('created' = 1, 'paid' = 2)";
-        assert_eq!(mismatch(&dictionary(), Some(&symbols[..2]), column), None);
-        let missing = mismatch(&dictionary(), Some(&symbols), column);
-        assert_eq!(missing.as_deref(), Some("the enum of the column lacks lost; add them to it"));
-    }
-
-    #[test]
-    fn a_type_is_taken_apart() {
-        let column = ColumnType::parse("Array(LowCardinality(Nullable(String)))");
-        assert_eq!((column.arrays, column.nullable, column.name), (1, true, "String"));
-    }
+/// The type that suits best, without what is around it; `None` if none keeps the values.
+pub(super) fn best(arrow: &DataType) -> Option<String> {
+    expected(arrow).first().map(ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clickhouse::{Client, Row, error::Result};
+use clickhouse::{Row, error::Result, query::Query};
 use millrace_pipeline::batch::Progress;
 use serde::{Deserialize, Serialize};
 
-use super::client::within;
+use super::{client::within, replicas::Replicas, replication::Replication};
 use crate::faults::{self, Guard};
 
 /// How often running inserts of an earlier owner are looked at until they are gone.
@@ -29,20 +29,28 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(30);
 /// server's own codes are below.
 pub const TOO_LATE: u32 = 70_395;
 
-/// The claims of one topic, as one owner makes them.
+/// Code of the exception by which an insert refuses itself when the table's columns are not those that it was made for.
+pub const ALTERED: u32 = 70_396;
+
+/// The claims of one topic on one shard, as one owner makes them.
 #[derive(Clone)]
 pub struct Claims {
-    client: Client,
-    table: String,
-    topic: String,
+    pub(super) replicas: Replicas,
+    pub(super) replication: Option<Replication>,
+    /// Which of several shards.
+    pub(super) shard: Option<usize>,
+    pub(super) table: String,
+    pub(super) topic: String,
     owner: String,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     life: Arc<Mutex<Option<Life>>>,
 }
 
 /// A life of the server, as last heard of.
 #[derive(Clone, Copy, Debug)]
 struct Life {
+    /// Of which replica.
+    replica: usize,
     /// Seconds since 1970 by the server's clock; it may differ by one from one reading to the next.
     started: i64,
     /// Seconds since then.
@@ -55,6 +63,7 @@ struct Life {
 /// that life for sure, and it is soon enough for its token to be remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
+    pub(super) replica: usize,
     started: i64,
     until_uptime: u64,
 }
@@ -95,8 +104,35 @@ impl Lease {
 
 impl Claims {
     /// Claims of `topic` in `table` (quoted, with its database) by `owner`, which no other process ever was.
-    pub fn new(client: Client, table: String, topic: &str, owner: &str, timeout: Duration) -> Self {
-        Self { client, table, topic: topic.to_owned(), owner: owner.to_owned(), timeout, life: Arc::default() }
+    pub fn new(servers: impl Into<Replicas>, table: String, topic: &str, owner: &str, timeout: Duration) -> Self {
+        Self {
+            replicas: servers.into(),
+            replication: None,
+            shard: None,
+            table,
+            topic: topic.to_owned(),
+            owner: owner.to_owned(),
+            timeout,
+            life: Arc::default(),
+        }
+    }
+
+    /// Tables are replicated: what is claimed and written needs a quorum, and a replica is brought up to date before what it
+    /// has is believed.
+    #[must_use]
+    pub fn replicated(self, replication: Replication) -> Self {
+        Self { replication: Some(replication), ..self }
+    }
+
+    /// They are those of one of several shards.
+    #[must_use]
+    pub fn of_shard(self, shard: usize) -> Self {
+        Self { shard: Some(shard), ..self }
+    }
+
+    /// The servers that are claimed on.
+    pub fn replicas(&self) -> &Replicas {
+        &self.replicas
     }
 
     /// Claims partitions: the epoch of each claim that stands. One that is missing was taken by somebody else at the
@@ -105,6 +141,8 @@ impl Claims {
     /// # Errors
     /// Those of ClickHouse; claims may or may not have been made then, which harms nobody but earlier owners.
     pub async fn claim(&self, partitions: &[i32]) -> Result<BTreeMap<i32, u64>> {
+        let replica = self.replicas.current();
+        self.sync_claims(replica).await?;
         let insert = format!(
             "INSERT INTO {table} (topic, partition, epoch, owner) \
              SELECT {{topic:String}}, wanted.partition, max(held.epoch) + 1, {{owner:String}} \
@@ -114,8 +152,7 @@ impl Claims {
             table = self.table
         );
         let insert = self
-            .client
-            .query_raw(&insert)
+            .ask(replica, &insert)
             .param("topic", &self.topic)
             .param("owner", &self.owner)
             .param("partitions", partitions)
@@ -124,25 +161,54 @@ impl Claims {
             .with_setting("insert_deduplicate", "0");
         within(self.timeout, insert.execute()).await?;
         let asked = Instant::now();
-        let holders = self.holders(partitions).await?;
+        let holders = self.holders(replica, partitions).await?;
+        self.replicas.answered(replica);
         if let Some(Holder { started, uptime, .. }) = holders.first() {
-            let life = Life { started: *started, uptime: u64::from(*uptime), asked };
+            let life = Life { replica, started: *started, uptime: u64::from(*uptime), asked };
             *self.life.lock().unwrap_or_else(PoisonError::into_inner) = Some(life);
         }
         let holders = holders.into_iter();
         Ok(holders.filter(|holder| holder.owner == self.owner).map(|holder| (holder.partition, holder.epoch)).collect())
     }
 
-    /// Stops the inserts that hold one of `partitions`, and waits until none runs. Whatever of them landed is in the
-    /// table then, and nothing more will land: an insert that starts later meets the fence.
+    /// How long ago, by the server's clock, each of `partitions` that somebody else holds was claimed.
     ///
     /// # Errors
     /// Those of ClickHouse.
-    pub async fn quiet(&self, partitions: &[i32]) -> Result<usize> {
+    pub async fn claimed_by_others(&self, partitions: &[i32]) -> Result<Vec<Duration>> {
+        let ages = format!(
+            "SELECT toInt64(abs(dateDiff('millisecond', claimed, now64(3)))) FROM (\
+             SELECT argMax(owner, (epoch, owner)) AS holder, argMax(claimed_at, (epoch, owner)) AS claimed FROM {} \
+             WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition) \
+             WHERE holder != {{owner:String}}",
+            self.table
+        );
+        let ages = self.ask(self.replicas.current(), &ages).param("topic", &self.topic).param("partitions", partitions);
+        let ages = ages.param("owner", &self.owner).fetch_all::<i64>();
+        let ages = within(self.timeout, ages).await?;
+        Ok(ages.into_iter().map(|age| Duration::from_millis(age.unsigned_abs())).collect())
+    }
+
+    /// Stops the inserts that hold one of `partitions`, and waits until none runs. Whatever of them landed is in the
+    /// table then, and nothing more will land: an insert that starts later meets the fence. `since` is no earlier than the
+    /// claim: where tables are replicated, it is seen to that the inserts of every replica have ended, and the replica that is
+    /// asked has what they landed.
+    ///
+    /// # Errors
+    /// Those of ClickHouse.
+    pub async fn quiet(&self, partitions: &[i32], since: Instant) -> Result<usize> {
+        match &self.replication {
+            None => self.quiet_at(self.replicas.current(), partitions).await,
+            Some(replication) => self.quiet_everywhere(replication, partitions, since).await,
+        }
+    }
+
+    /// As [`Claims::quiet`], for one replica and without regard to others.
+    pub(super) async fn quiet_at(&self, replica: usize, partitions: &[i32]) -> Result<usize> {
+        let client = self.replicas.at(replica);
         let mut stopped = 0;
         loop {
-            let running = self
-                .client
+            let running = client
                 .query_raw(
                     "SELECT query_id FROM system.processes WHERE \
                      JSONExtractString(Settings['log_comment'], 'millrace') = 'insert' \
@@ -167,8 +233,7 @@ impl Claims {
                 );
             }
             stopped = stopped.max(running.len());
-            let kill = self
-                .client
+            let kill = client
                 .query_raw("KILL QUERY WHERE query_id IN {ids:Array(String)} ASYNC FORMAT Null")
                 .param("ids", &running);
             within(self.timeout, kill.execute()).await?;
@@ -178,10 +243,46 @@ impl Claims {
 
     /// The lease of an insert that is sent for the first time now; `None` before the first claim.
     pub fn lease(&self) -> Option<Lease> {
-        let life = (*self.life.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let life = self.life()?;
         // At the latest: the server was asked some time after `asked`, and seconds are counted whole.
         let uptime = life.uptime + life.asked.elapsed().as_secs() + 1;
-        Some(Lease { started: life.started, until_uptime: uptime + BEGINS_WITHIN.as_secs() })
+        Some(Lease { replica: life.replica, started: life.started, until_uptime: uptime + BEGINS_WITHIN.as_secs() })
+    }
+
+    /// Whether claims were made on a replica that is not asked any more: nothing is written under them, for it is not known
+    /// what the one that is asked now has seen of them.
+    pub fn are_left(&self) -> bool {
+        self.life().is_some_and(|life| life.replica != self.replicas.current())
+    }
+
+    /// The greatest epoch of each partition of the topic that was ever claimed here, whoever did.
+    ///
+    /// # Errors
+    /// Those of ClickHouse.
+    pub async fn epochs(&self) -> Result<BTreeMap<i32, u64>> {
+        let epochs = format!(
+            "SELECT partition, max(epoch) FROM {} WHERE topic = {{topic:String}} GROUP BY partition",
+            self.table
+        );
+        let epochs = self.ask(self.replicas.current(), &epochs).param("topic", &self.topic);
+        Ok(within(self.timeout, epochs.fetch_all::<(i32, u64)>()).await?.into_iter().collect())
+    }
+
+    /// A question to one replica, which it answers only if it has every claim that a quorum has.
+    fn ask(&self, replica: usize, sql: &str) -> Query {
+        let query = self.replicas.at(replica).query_raw(sql);
+        match &self.replication {
+            None => query,
+            Some(_) => {
+                let settings = Replication::CLAIMED.iter();
+                let query = settings.fold(query, |query, (name, value)| query.with_setting(*name, *value));
+                query.with_setting("insert_quorum_timeout", self.timeout.as_millis().to_string())
+            }
+        }
+    }
+
+    fn life(&self) -> Option<Life> {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A condition that is true for every row while each of `progress` is claimed by this owner under its epoch and the
@@ -196,7 +297,7 @@ impl Claims {
             progress.iter().map(|one| format!("({}, ({}, {owner}))", one.partition, one.epoch)).collect();
         // In another life of the server a token may be remembered whose rows are not there, or rows may be there whose token
         // is not: it was ended between the two.
-        let leased = lease.map_or(String::new(), |Lease { started, until_uptime }| {
+        let leased = lease.map_or(String::new(), |Lease { started, until_uptime, .. }| {
             format!(
                 " AND throwIf(abs(toInt64(toUnixTimestamp(now())) - toInt64(uptime()) - {started}) > 1 \
                  OR uptime() > {until_uptime}, 'millrace: too late to tell whether this insert has landed before', \
@@ -228,7 +329,7 @@ impl Claims {
         serde_json::to_string(&comment).unwrap_or_default()
     }
 
-    async fn holders(&self, partitions: &[i32]) -> Result<Vec<Holder>> {
+    async fn holders(&self, replica: usize, partitions: &[i32]) -> Result<Vec<Holder>> {
         let holders = format!(
             "SELECT partition, holder.1 AS epoch, holder.2 AS owner, \
              toInt64(toUnixTimestamp(now())) - toInt64(uptime()) AS started, uptime() AS uptime FROM (\
@@ -236,7 +337,7 @@ impl Claims {
              WHERE topic = {{topic:String}} AND partition IN {{partitions:Array(Int32)}} GROUP BY partition)",
             self.table
         );
-        let holders = self.client.query_raw(&holders).param("topic", &self.topic).param("partitions", partitions);
+        let holders = self.ask(replica, &holders).param("topic", &self.topic).param("partitions", partitions);
         within(self.timeout, holders.fetch_all::<Holder>()).await
     }
 }
@@ -263,7 +364,7 @@ mod tests {
 
     #[test]
     fn the_fence_names_every_partition_with_its_epoch() {
-        let claims = Claims::new(Client::default(), "`d`.`claims`".into(), "orders", "me", Duration::ZERO);
+        let claims = Claims::new(clickhouse::Client::default(), "`d`.`claims`".into(), "orders", "me", Duration::ZERO);
         let progress = [
             Progress { partition: 1, epoch: 7, next_offset: 10 },
             Progress { partition: 4, epoch: 9, next_offset: 20 },

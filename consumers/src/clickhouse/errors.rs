@@ -5,7 +5,7 @@
 use clickhouse::error::Error;
 use hyper_util::client::legacy;
 
-use super::claims::TOO_LATE;
+use super::claims::{ALTERED, TOO_LATE};
 
 /// What to do about an error.
 ///
@@ -20,6 +20,8 @@ pub enum ErrorClass {
     /// The fence refused, because it comes too late to be known for a repetition or for none. By this attempt no row has
     /// landed.
     TooLate,
+    /// The insert refused itself, because the table is not the one that it was made for. By this attempt no row has landed.
+    Altered,
     /// Somebody killed the query.
     Cancelled,
     /// The user, the password or a grant is wrong: a person must act.
@@ -30,6 +32,8 @@ pub enum ErrorClass {
     UnknownOutcome,
 }
 
+/// The database of the connection is not there.
+pub const UNKNOWN_DATABASE: u32 = 81;
 /// `throwIf` threw.
 const FUNCTION_THROW_IF_VALUE_IS_NON_ZERO: u32 = 395;
 /// `KILL QUERY`, or the client went away.
@@ -84,6 +88,7 @@ pub fn classify(error: &Error) -> ErrorClass {
     match (code(error), error) {
         (Some(FUNCTION_THROW_IF_VALUE_IS_NON_ZERO), _) => ErrorClass::Fenced,
         (Some(TOO_LATE), _) => ErrorClass::TooLate,
+        (Some(ALTERED), _) => ErrorClass::Altered,
         (Some(UNKNOWN_STATUS_OF_INSERT), _) => ErrorClass::UnknownOutcome,
         (Some(code), _) if CANCELLED.contains(&code) => ErrorClass::Cancelled,
         (Some(code), _) if AUTH.contains(&code) => ErrorClass::Auth,

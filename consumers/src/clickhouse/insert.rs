@@ -1,34 +1,32 @@
 //! Lands batches: one fenced insert of one block under one deduplication token, tried until its outcome is known.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
-use clickhouse::{Client, error::Error};
+use arrow_schema::ArrowError;
+use clickhouse::error::Error;
 use hyper::body::Bytes;
-use metrics::{counter, gauge, histogram};
-use millrace_pipeline::{
-    batch::Batch,
-    encode::arrow_stream,
-    retry::{Backoff, Breaker, BreakerState},
-};
+use metrics::{counter, histogram};
+use millrace_pipeline::{batch::Batch, encode::arrow_stream};
 
 use super::{
-    claims::{Claims, Lease, identifier, quote},
+    claims::{Claims, Lease},
     errors::{ErrorClass, classify, is_connect, label},
+    replicas::Replicas,
+    replication::Replication,
+    shape::{Look, Shape, Watch},
     table::Table,
 };
 use crate::{
+    config::Retry,
     faults::{self, Guard, Point},
-    random,
-    telemetry::metrics as names,
+    one_line,
+    retry::{Status, Target},
+    telemetry::{
+        metrics as names, spans,
+        stages::{Stage, Stages},
+    },
 };
-
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
-const FAILURES_TO_OPEN: u32 = 5;
-const REST: Duration = Duration::from_secs(5);
 
 /// How long an insert that may have landed, in whole or in part, is sent again under its token, at most. After it, the
 /// partitions are taken over again, which reads the truth from the table.
@@ -43,20 +41,20 @@ const CHUNK: usize = 1 << 20;
 
 /// Inserts into one table.
 pub struct Inserter {
-    client: Client,
+    replicas: Replicas,
     claims: Claims,
     topic: String,
-    sql_before_fence: String,
+    shape: Shape,
     timeout: Duration,
     settle_within: Duration,
-    breaker: Mutex<Breaker>,
-    /// The error of the last attempt, until one succeeds.
-    trouble: Mutex<Option<String>>,
-    started: Instant,
+    target: Target,
+    stages: Stages,
+    /// For spans, if there are to be any.
+    spans: Option<spans::Target>,
 }
 
 /// How an insert ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Every row is in the table, once.
     Durable,
@@ -65,12 +63,14 @@ pub enum Outcome {
     Refused,
     /// The rows may or may not be there, and this process may not find out by trying: take the partitions over again.
     Unsettled,
+    /// The table was altered and does not take the rows any more; in what way, and what to do. As unsettled otherwise.
+    Drifted(String),
 }
 
 impl Inserter {
     /// Inserts into `database`.`table`, whose columns are `description`; `columns` names those that batches have.
     pub fn new(
-        client: Client,
+        servers: impl Into<Replicas>,
         claims: Claims,
         topic: &str,
         qualified_table: &str,
@@ -78,49 +78,63 @@ impl Inserter {
         columns: &[String],
         timeout: Duration,
     ) -> Self {
-        let list = columns.iter().map(|name| identifier(name)).collect::<Vec<_>>().join(", ");
-        let structure = columns
-            .iter()
-            .filter_map(|name| description.column(name))
-            .map(|column| format!("{} {}", identifier(&column.name), column.type_))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let structure = quote(&structure);
-        let sql_before_fence =
-            format!("INSERT INTO {qualified_table} ({list}) SELECT {list} FROM input({structure}) WHERE ");
+        let target = Target::new(target(topic, claims.shard), &Retry::default());
         Self {
-            client,
+            replicas: servers.into(),
             claims,
             topic: topic.to_owned(),
-            sql_before_fence,
+            shape: Shape::new(qualified_table, columns, description),
             timeout,
             settle_within: settle_within(description.deduplication_window),
-            breaker: Mutex::new(Breaker::new(FAILURES_TO_OPEN, REST)),
-            trouble: Mutex::default(),
-            started: Instant::now(),
+            target,
+            stages: Stages::new(topic),
+            spans: None,
         }
     }
 
-    /// Inserts a batch's rows, trying again under the same token for as long as that can settle it. The rows are let go
-    /// of as soon as they are encoded: a batch in flight is held once.
+    /// Has every attempt make a span of its own, within that of its batch.
+    #[must_use]
+    pub(crate) fn traced(self, spans: spans::Target) -> Self {
+        Self { spans: Some(spans), ..self }
+    }
+
+    /// Tries again by these rules and not by the default ones.
+    #[must_use]
+    pub fn retrying(self, retry: &Retry) -> Self {
+        let target = Target::new(self.target.status().target, retry);
+        Self { target, ..self }
+    }
+
+    /// Has every insert refuse itself if the table is not as described any more, so that nothing is written into a column
+    /// that was narrowed; what is still taken is written on, and what is not ends in [`Outcome::Drifted`].
+    #[must_use]
+    pub fn watching(self, watch: Watch) -> Self {
+        Self { shape: self.shape.watched(watch), ..self }
+    }
+
+    /// Inserts a batch's rows, trying again under the same token for as long as that can settle it. A batch in
+    /// flight is held once, in the body's pieces, and is let go of when this returns, whatever becomes of `batch`.
     pub async fn land(&self, batch: &mut Batch) -> Outcome {
         if batch.rows.num_rows() == 0 {
             return Outcome::Durable;
         }
-        let body = match arrow_stream(&batch.rows) {
-            Ok(body) => Bytes::from(body),
+        let (rows, encoding) = (batch.rows.num_rows(), Instant::now());
+        let body = match body(&batch.rows) {
+            Ok(body) => body,
             Err(error) => {
+                self.stages.failed(Stage::Encode, "no_arrow_form", 1);
                 tracing::error!(%error, topic = self.topic, "a batch has no Arrow form; its partitions are read again");
                 return Outcome::Unsettled;
             }
         };
+        self.stages.passed(Stage::Encode, rows, encoding.elapsed());
         batch.rows = RecordBatch::new_empty(batch.rows.schema());
         let mut token = uuid::Uuid::new_v4().to_string();
         let mut attempt = 0;
         let mut unsure_since: Option<Instant> = None;
         let mut lease = None;
         loop {
-            self.permit().await;
+            let call = self.target.permit().await;
             if unsure_since.is_some_and(|since| since.elapsed() > self.settle_within) {
                 tracing::warn!(
                     topic = self.topic,
@@ -130,23 +144,39 @@ impl Inserter {
                 );
                 return Outcome::Unsettled;
             }
+            if self.claims.are_left() {
+                // The breaker is told of nothing: nobody was called.
+                tracing::warn!(
+                    topic = self.topic,
+                    batch = batch.seq,
+                    "another replica is written to now: the partitions of the batch are taken over again"
+                );
+                return Outcome::Unsettled;
+            }
             let begun = Instant::now();
             if unsure_since.is_none() {
                 lease = self.claims.lease();
             }
-            let Err(error) = self.send(batch, &token, attempt, lease, body.clone()).await else {
-                self.with_breaker(|breaker, _| breaker.succeeded());
-                self.set_trouble(None);
+            let shape = self.shape.number();
+            let span = self.spans.as_ref().map(|target| target.attempt(rows, attempt));
+            let replica = lease.map_or_else(|| self.replicas.current(), |lease| lease.replica);
+            let sent = self.send(batch, &token, attempt, lease, &body).await;
+            span.into_iter().for_each(|span| span.ended(&sent));
+            self.stages.took(Stage::Insert, begun.elapsed());
+            let Err(error) = sent else {
+                call.succeeded();
+                self.replicas.answered(replica);
+                self.stages.came(Stage::Insert, rows as u64);
                 histogram!(names::INSERT_DURATION, "topic" => self.topic.clone()).record(begun.elapsed());
                 return Outcome::Durable;
             };
             let class = classify(&error);
             let labels = [("topic", self.topic.clone()), ("code", label(&error))];
             counter!(names::INSERT_FAILURES, &labels).increment(1);
+            self.stages.failed(Stage::Insert, label(&error), 1);
             if class == ErrorClass::Fenced {
                 counter!(names::FENCE_REFUSALS, "topic" => self.topic.clone()).increment(1);
-                self.with_breaker(|breaker, _| breaker.succeeded());
-                self.set_trouble(None);
+                call.succeeded();
                 tracing::warn!(
                     topic = self.topic,
                     batch = batch.seq,
@@ -155,8 +185,7 @@ impl Inserter {
                 return Outcome::Refused;
             }
             if class == ErrorClass::TooLate {
-                self.with_breaker(|breaker, _| breaker.succeeded());
-                self.set_trouble(None);
+                call.succeeded();
                 tracing::warn!(
                     topic = self.topic,
                     batch = batch.seq,
@@ -164,10 +193,22 @@ impl Inserter {
                 );
                 return Outcome::Unsettled;
             }
-            self.with_breaker(|breaker, now| breaker.failed(now));
-            self.set_trouble(Some(&error));
+            if matches!(class, ErrorClass::Altered | ErrorClass::Permanent) {
+                match self.shape.look_again(self.replicas.at(replica), shape).await {
+                    Look::Fits if class == ErrorClass::Altered => {
+                        call.succeeded();
+                        continue;
+                    }
+                    Look::Drifted(why) => return Outcome::Drifted(why),
+                    Look::Fits | Look::Same | Look::Unknown => {}
+                }
+            }
+            call.failed(one_line(&error));
+            if self.replicas.failed(replica) {
+                return Outcome::Unsettled;
+            }
             // Whatever the server says, some of the table's partitions may have taken their rows before it failed.
-            if !is_connect(&error) && class != ErrorClass::Auth {
+            if !is_connect(&error) && !matches!(class, ErrorClass::Auth | ErrorClass::Altered) {
                 unsure_since.get_or_insert(begun);
             }
             attempt += 1;
@@ -175,7 +216,7 @@ impl Inserter {
                 token = uuid::Uuid::new_v4().to_string();
             }
             counter!(names::INSERT_RETRIES, "topic" => self.topic.clone()).increment(1);
-            let delay = BACKOFF.delay(attempt, random());
+            let delay = self.target.delay(attempt);
             let retry_in_ms = delay.as_millis() as u64;
             let error = one_line(&error);
             if matches!(class, ErrorClass::Permanent | ErrorClass::Auth) {
@@ -202,8 +243,8 @@ impl Inserter {
         }
     }
 
-    /// Sends a batch once. `body` is its rows as an Arrow IPC stream; `attempt` tells this sending from others under
-    /// the same token, and `lease` is what it was given when it was sent first.
+    /// Sends a batch once. `body` is that of its rows; `attempt` tells this sending from others under the same token, and
+    /// `lease` is what it was given when it was sent first.
     ///
     /// # Errors
     /// Those of ClickHouse and of the way to it.
@@ -213,17 +254,21 @@ impl Inserter {
         token: &str,
         attempt: u32,
         lease: Option<Lease>,
-        body: Bytes,
+        body: &[Bytes],
     ) -> Result<(), Error> {
         let fence = self.claims.fence(&batch.progress, lease);
+        let replica = lease.map_or_else(|| self.replicas.current(), |lease| lease.replica);
         let mut insert = self
-            .client
-            .insert_formatted_with(format!("{}{fence} FORMAT ArrowStream", self.sql_before_fence))
+            .replicas
+            .at(replica)
+            .insert_formatted_with(self.shape.statement(&fence))
             .with_setting("query_id", format!("millrace-{}-{token}-{attempt}", self.topic))
             .with_setting("log_comment", self.claims.comment(&batch.progress))
             .with_setting("insert_deduplication_token", token)
             .with_setting("insert_deduplicate", "1")
             .with_setting("async_insert", "0")
+            // A rollup counts a repetition that the table drops, unless it has the token too; docs/analytics.md.
+            .with_setting("deduplicate_blocks_in_dependent_materialized_views", "1")
             // A token holds for a block: one thread and no limit below the batch's own keep the insert one block.
             .with_setting("max_insert_threads", "1")
             .with_setting("min_insert_block_size_rows", "1048449")
@@ -236,9 +281,18 @@ impl Inserter {
             // The status line must tell the end of the query, not its beginning.
             .with_setting("wait_end_of_query", "1")
             .with_timeouts(Some(self.timeout), Some(self.timeout));
-        let mut rest = body;
-        while !rest.is_empty() {
-            insert.send(rest.split_to(CHUNK.min(rest.len()))).await?;
+        if self.claims.replication.is_some() {
+            // An insert that waits for its quorum holds up whoever waits for it to end.
+            insert = insert.with_setting("insert_quorum_timeout", self.timeout.as_millis().to_string());
+            for (name, value) in Replication::INSERTED {
+                insert = insert.with_setting(*name, *value);
+            }
+        }
+        for piece in body {
+            let mut rest = piece.clone();
+            while !rest.is_empty() {
+                insert.send(rest.split_to(CHUNK.min(rest.len()))).await?;
+            }
         }
         faults::at(Point::BodySent);
         insert.end().await
@@ -246,40 +300,31 @@ impl Inserter {
 
     /// Why ClickHouse takes no rows: the last error, once there were as many in a row as open the circuit breaker.
     pub fn trouble(&self) -> Option<String> {
-        let closed = self.breaker.lock().unwrap_or_else(PoisonError::into_inner).state() == BreakerState::Closed;
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.clone().filter(|_| !closed)
+        self.target.trouble()
     }
 
-    /// ClickHouse has just answered somebody else: whoever is next may try at once, and nothing is told of earlier trouble,
-    /// which nobody might disprove if nothing is left to be inserted.
+    /// ClickHouse has just answered somebody else, as [`Target::answered`].
     pub fn answered(&self) {
-        self.with_breaker(|breaker, _| breaker.succeeded());
-        self.set_trouble(None);
+        self.target.answered();
     }
 
-    fn set_trouble(&self, error: Option<&Error>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = error.map(one_line);
+    /// How its breaker is.
+    pub fn status(&self) -> Status {
+        self.target.status()
     }
+}
 
-    async fn permit(&self) {
-        while let Err(wait) = self.with_breaker(|breaker, now| breaker.permit(now)) {
-            tokio::time::sleep(wait).await;
-        }
-    }
+/// Name of the circuit breaker of a topic's inserts, into one of several shards or the only one.
+fn target(topic: &str, shard: Option<usize>) -> String {
+    shard.map_or_else(|| format!("clickhouse/{topic}"), |shard| format!("clickhouse/{topic}/{shard}"))
+}
 
-    fn with_breaker<T>(&self, act: impl FnOnce(&mut Breaker, u64) -> T) -> T {
-        let now = self.started.elapsed().as_millis() as u64;
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act(&mut breaker, now);
-        let state = match breaker.state() {
-            BreakerState::Closed => 0.0,
-            BreakerState::HalfOpen => 1.0,
-            BreakerState::Open => 2.0,
-        };
-        gauge!(names::BREAKER_STATE, "target" => format!("clickhouse/{}", self.topic)).set(state);
-        result
-    }
+/// Rows as an Arrow IPC stream, in pieces that lie in memory once.
+///
+/// # Errors
+/// When a column's type has no Arrow form.
+pub fn body(rows: &RecordBatch) -> Result<Vec<Bytes>, ArrowError> {
+    Ok(arrow_stream(rows)?.into_iter().map(Bytes::from_owner).collect())
 }
 
 /// How long a token is sure to be remembered after the first attempt began: half of the window's tokens, since the other
@@ -288,13 +333,14 @@ fn settle_within(deduplication_window: u64) -> Duration {
     Duration::from_millis(deduplication_window.saturating_mul(500) / TOKENS_PER_SECOND).min(SETTLE_WITHIN)
 }
 
-fn one_line(error: &Error) -> String {
-    error.to_string().replace(['\n', '\r'], " ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_breaker_of_one_shard_of_several_is_told_apart() {
+        assert_eq!([target("orders", None), target("orders", Some(1))], ["clickhouse/orders", "clickhouse/orders/1"]);
+    }
 
     #[test]
     fn a_token_is_trusted_for_as_long_as_the_window_is_sure_to_hold_it() {

@@ -2,6 +2,11 @@
 
 pub mod claims;
 pub mod client;
+pub mod dead_letters;
 pub mod errors;
 pub mod insert;
+pub mod rollups;
+pub mod replicas;
+pub mod replication;
+pub mod shape;
 pub mod table;

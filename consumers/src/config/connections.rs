@@ -6,23 +6,34 @@ use std::{path::PathBuf, time::Duration};
 use axum::http::Uri;
 
 use super::{
-    ClickHouse, Compression, Http, Log, LogFormat, LogLevel, Outside, Registry, Secret, Shutdown,
-    reader::{Section, choice, duration, integer, parsed, text},
+    ClickHouse, Compression, Credentials, Http, Log, LogFormat, LogLevel, Outside, Registry, Secret, Shutdown,
+    TlsFiles,
+    reader::{Found, Section, choice, duration, integer, parsed, text},
+    security, shards,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-pub(super) fn registry(mut section: Section<'_, '_>, outside: &Outside<'_>) -> Option<Registry> {
+pub(super) fn registry(
+    mut section: Section<'_, '_>,
+    outside: &Outside<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<Registry> {
     let url = url(&mut section, "http://localhost:8081");
     let username = section.optional("username", text);
     let password = secret(&mut section, "password", outside);
-    let ca_file = path(&mut section, "ca_file", outside);
+    let token = secret(&mut section, "token", outside);
+    let tls = security::tls_files(&mut section, outside);
     let request_timeout = section.or("request_timeout", 10 * SECOND, duration(100 * MILLISECOND..=HOUR));
     let credentials = match (username?, password?) {
-        (None, None) => Some(None),
-        (Some(username), Some(password)) => Some(Some((username.value, password))),
+        (None, None) => Some(token?.map(Credentials::Token)),
+        (Some(username), _) if matches!(token, Some(Some(_))) => {
+            section.report(username.at, "username", "not used with a token: keep one of them");
+            None
+        }
+        (Some(username), Some(password)) => Some(Some(Credentials::Password(username.value, password))),
         (Some(username), None) => {
             section.report(username.at, "username", "needs a password: add `password_file` or `password_env`");
             None
@@ -33,16 +44,31 @@ pub(super) fn registry(mut section: Section<'_, '_>, outside: &Outside<'_>) -> O
         }
     };
     section.finish();
-    Some(Registry { url: url?, credentials: credentials?, ca_file: ca_file?, request_timeout: request_timeout? })
+    let (url, credentials, tls) = (url?, credentials?, tls?);
+    security::http_warnings("registry", "registry.url", &url, &tls, credentials.is_some(), warnings);
+    Some(Registry { url, credentials, tls, request_timeout: request_timeout? })
 }
 
-pub(super) fn clickhouse(mut section: Section<'_, '_>, outside: &Outside<'_>) -> Option<ClickHouse> {
+pub(super) fn clickhouse(
+    mut section: Section<'_, '_>,
+    outside: &Outside<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<ClickHouse> {
     let timeout = || duration(100 * MILLISECOND..=HOUR);
-    let url = url(&mut section, "http://localhost:8123");
+    let shards = shards::read(&mut section);
+    let url = match shards.as_deref() {
+        Some([]) => url(&mut section, "http://localhost:8123"),
+        _ if section.has("url") => {
+            let message = "not used with [[clickhouse.shards]]: keep `url` for one server, or the shards for a cluster";
+            section.report(None, "url", message);
+            None
+        }
+        shards => shards.and_then(|shards| shards.first()?.replicas.first().cloned()),
+    };
     let database = section.required("database", "database = \"millrace\"", identifier);
     let user = section.required("user", "user = \"millrace\"", text);
     let password = secret(&mut section, "password", outside);
-    let ca_file = path(&mut section, "ca_file", outside);
+    let tls = security::tls_files(&mut section, outside);
     let claims_table = section.or("claims_table", "claims".to_owned(), identifier);
     let connect_timeout = section.or("connect_timeout", 5 * SECOND, timeout());
     let insert_timeout = section.or("insert_timeout", 60 * SECOND, timeout());
@@ -50,17 +76,28 @@ pub(super) fn clickhouse(mut section: Section<'_, '_>, outside: &Outside<'_>) ->
     let inserts_in_flight = section.or("inserts_in_flight", 2, integer(1..=8));
     let compressions = [("none", Compression::None), ("lz4", Compression::Lz4)];
     let compression = section.or("compression", Compression::None, choice(&compressions));
-    if matches!(password, Some(None)) {
-        let message = "missing; expected `password_file`, `password_env` or `password` (which may be empty)";
+    if matches!((&password, &tls), (Some(None), Some(TlsFiles { client: None, .. }))) {
+        let message = "missing; expected `password_file`, `password_env`, `password` (which may be empty), or a `certificate_file` by which the user is known";
         section.report(None, "password", message);
     }
     section.finish();
+    let (url, shards, password, tls) = (url?, shards?, password?, tls?);
+    let secret = password.as_ref().is_some_and(|password| !password.expose().is_empty());
+    if shards.is_empty() {
+        security::http_warnings("clickhouse", "clickhouse.url", &url, &tls, secret, warnings);
+    } else {
+        // One that is open is told once, whichever it is.
+        let all = shards.iter().flat_map(|shard| &shard.replicas);
+        let open = all.clone().find(|url| url.starts_with("http:")).unwrap_or(&url);
+        security::http_warnings("clickhouse", "clickhouse.shards.replicas", open, &tls, secret, warnings);
+    }
     Some(ClickHouse {
-        url: url?,
+        url,
+        shards,
         database: database?.value,
         user: user?.value,
-        password: password??,
-        ca_file: ca_file?,
+        password,
+        tls,
         claims_table: claims_table?,
         connect_timeout: connect_timeout?,
         insert_timeout: insert_timeout?,
@@ -82,8 +119,9 @@ pub(super) fn log(mut section: Section<'_, '_>) -> Option<Log> {
     let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = section.or("format", LogFormat::Auto, choice(&formats));
     let level = section.or("level", LogLevel::Info, choice(LogLevel::NAMES));
+    let repeat_interval = section.or("repeat_interval", 10 * SECOND, duration(Duration::ZERO..=HOUR));
     section.finish();
-    Some(Log { format: format?, level: level? })
+    Some(Log { format: format?, level: level?, repeat_interval: repeat_interval? })
 }
 
 pub(super) fn shutdown(mut section: Section<'_, '_>) -> Option<Shutdown> {
@@ -93,23 +131,52 @@ pub(super) fn shutdown(mut section: Section<'_, '_>) -> Option<Shutdown> {
     Some(Shutdown { drain_timeout: drain_timeout? })
 }
 
-/// The key `url`: http or https, a host, perhaps a port and a path, and nothing secret.
+/// The key `url`, see [`url_of`].
 fn url(section: &mut Section<'_, '_>, example: &str) -> Option<String> {
-    let found = section.required("url", &format!("url = \"{example}\""), text)?;
-    let complaint = match found.value.parse::<Uri>() {
-        _ if found.value.contains('@') => {
-            "holds a user or password; URLs end up in logs: use the keys for user and password beside it".to_owned()
+    url_of(section, "url", example)
+}
+
+/// A URL, see [`without_secrets`].
+pub(super) fn url_of(section: &mut Section<'_, '_>, key: &'static str, example: &str) -> Option<String> {
+    let found = section.required(key, &format!("{key} = \"{example}\""), text)?;
+    without_secrets(section, key, found, example)
+}
+
+/// A URL that was found under a key: http or https, a host, perhaps a port and a path, and nothing secret.
+pub(super) fn without_secrets(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    found: Found<String>,
+    example: &str,
+) -> Option<String> {
+    match complaint_of_url(&found.value, example) {
+        None => Some(without_slash(&found.value)),
+        Some(complaint) => {
+            section.report(found.at, key, complaint);
+            None
         }
-        _ if found.value.contains(['?', '#']) => {
-            "has a query or fragment; expected scheme, host, port and path only".to_owned()
+    }
+}
+
+/// What is wrong with a URL that must have http or https, a host, perhaps a port and a path, and nothing secret.
+pub(super) fn complaint_of_url(url: &str, example: &str) -> Option<String> {
+    match url.parse::<Uri>() {
+        _ if url.contains('@') => Some(
+            "holds a user or password; URLs end up in logs: use the keys for user and password beside it".to_owned(),
+        ),
+        _ if url.contains(['?', '#']) => {
+            Some("has a query or fragment; expected scheme, host, port and path only".to_owned())
         }
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|h| !h.is_empty()) => {
-            return Some(found.value.trim_end_matches('/').to_owned());
+            None
         }
-        _ => format!("found {:?}, expected a URL such as \"{example}\"", found.value),
-    };
-    section.report(found.at, "url", complaint);
-    None
+        _ => Some(format!("found {url:?}, expected a URL such as \"{example}\"")),
+    }
+}
+
+/// A URL to which paths are added.
+pub(super) fn without_slash(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
 }
 
 /// The key, or the key with `_file` or `_env`; at most one of them. `Some(None)` if there is none.
@@ -120,6 +187,9 @@ pub(super) fn secret(
 ) -> Option<Option<Secret>> {
     let [in_file, in_environment] = match key {
         "key_password" => ["key_password_file", "key_password_env"],
+        "headers" => ["headers_file", "headers_env"],
+        "client_secret" => ["client_secret_file", "client_secret_env"],
+        "token" => ["token_file", "token_env"],
         _ => ["password_file", "password_env"],
     };
     // The value itself is never part of a message.

@@ -1,11 +1,13 @@
 //! The section `[kafka]`, and the librdkafka properties it stands for. It makes no client.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{
-    Outside, Secret, connections,
-    reader::{Found, Section, boolean, choice, size, text},
+    Outside, Sasl, Tls,
+    reader::{Found, Section, choice, size, text},
+    security,
 };
+use crate::tls::Material;
 
 /// How to reach Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub struct Kafka {
     pub sasl: Option<Sasl>,
     /// Read only if the protocol is one of the two with TLS.
     pub tls: Tls,
+    /// What the files of `tls` held when they were read, for clients that must all have the same; else each client reads
+    /// the files itself.
+    pub pinned: Option<Arc<Material>>,
     /// Bytes that librdkafka may hold fetched ahead, for each queue.
     pub queue_max_bytes: usize,
     /// Further librdkafka properties, none of which the delivery protocol owns.
@@ -39,52 +44,11 @@ pub enum SecurityProtocol {
     SaslSsl,
 }
 
-/// Authentication.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sasl {
-    /// How.
-    pub mechanism: SaslMechanism,
-    /// Who.
-    pub username: String,
-    /// With what.
-    pub password: Secret,
-}
-
-/// SASL mechanism.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaslMechanism {
-    /// PLAIN.
-    Plain,
-    /// SCRAM-SHA-256.
-    ScramSha256,
-    /// SCRAM-SHA-512.
-    ScramSha512,
-}
-
-/// Encryption.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client's certificate and that of its key.
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// Of the client's key.
-    pub key_password: Option<Secret>,
-    /// Whether a broker's certificate must carry its host name.
-    pub verify_hostname: bool,
-}
-
 const PROTOCOLS: &[(&str, SecurityProtocol)] = &[
     ("plaintext", SecurityProtocol::Plaintext),
     ("ssl", SecurityProtocol::Ssl),
     ("sasl_plaintext", SecurityProtocol::SaslPlaintext),
     ("sasl_ssl", SecurityProtocol::SaslSsl),
-];
-
-const MECHANISMS: &[(&str, SaslMechanism)] = &[
-    ("PLAIN", SaslMechanism::Plain),
-    ("SCRAM-SHA-256", SaslMechanism::ScramSha256),
-    ("SCRAM-SHA-512", SaslMechanism::ScramSha512),
 ];
 
 const COMMITS: &str = "offsets are committed only after the rows are in ClickHouse, which is what makes delivery exact";
@@ -115,18 +79,6 @@ const OWNED: &[(&str, &str)] = &[
     ("request.required.acks", DEAD_LETTERS),
     ("enable.idempotence", DEAD_LETTERS),
     ("transactional.id", DEAD_LETTERS),
-    ("sasl.mechanism", SASL_KEY),
-    ("sasl.mechanisms", SASL_KEY),
-    ("sasl.username", SASL_KEY),
-    ("sasl.password", SASL_KEY),
-    ("ssl.ca.location", TLS_KEY),
-    ("ssl.ca.pem", TLS_KEY),
-    ("ssl.certificate.location", TLS_KEY),
-    ("ssl.certificate.pem", TLS_KEY),
-    ("ssl.key.location", TLS_KEY),
-    ("ssl.key.pem", TLS_KEY),
-    ("ssl.key.password", TLS_KEY),
-    ("ssl.keystore.password", TLS_KEY),
     ("ssl.endpoint.identification.algorithm", "use the key kafka.tls.verify_hostname"),
     (
         "enable.ssl.certificate.verification",
@@ -134,35 +86,84 @@ const OWNED: &[(&str, &str)] = &[
     ),
 ];
 
+/// Whatever else begins like this, is refused as well: encryption, and who we are, can be told from this file's own keys
+/// alone.
+const OWNED_PREFIXES: &[(&str, &str)] = &[
+    ("ssl.", TLS_KEY),
+    ("sasl.", SASL_KEY),
+    ("enable.sasl.", SASL_KEY),
+    ("enable.ssl.", TLS_KEY),
+    ("https.", "use kafka.sasl.oauth.ca_file"),
+    ("plugin.", "a plug-in could change any other setting"),
+];
+
+/// What begins like that and cannot weaken the check of a broker's certificate.
+const ALLOWED: &[&str] = &["ssl.cipher.suites", "ssl.curves.list", "ssl.sigalgs.list", "ssl.crl.location"];
+
+fn owned(name: &str) -> Option<&'static str> {
+    let whole = OWNED.iter().find(|(owned, _)| *owned == name);
+    let begins = || OWNED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix) && !ALLOWED.contains(&name));
+    whole.or_else(begins).map(|(_, reason)| *reason)
+}
+
 impl Kafka {
     /// The librdkafka properties that consumers, producers and admin clients share. They hold secrets: never log them.
     pub fn client_properties(&self) -> Vec<(String, String)> {
         let mut properties = vec![
             ("bootstrap.servers".to_owned(), self.bootstrap_servers.clone()),
-            ("security.protocol".to_owned(), name_of(PROTOCOLS, self.security_protocol).to_owned()),
+            ("security.protocol".to_owned(), self.security_protocol.name().to_owned()),
         ];
         let mut set = |name: &str, value: &str| properties.push((name.to_owned(), value.to_owned()));
         if let Some(sasl) = &self.sasl {
-            set("sasl.mechanism", name_of(MECHANISMS, sasl.mechanism));
-            set("sasl.username", &sasl.username);
-            set("sasl.password", sasl.password.expose());
+            set("sasl.mechanism", sasl.mechanism());
+            // Tokens come by a callback, see `crate::kafka::oauth`.
+            if let Sasl::Password { username, password, .. } = sasl {
+                set("sasl.username", username);
+                set("sasl.password", password.expose());
+            }
         }
-        if matches!(self.security_protocol, SecurityProtocol::Ssl | SecurityProtocol::SaslSsl) {
+        if self.is_encrypted() {
             let algorithm = if self.tls.verify_hostname { "https" } else { "none" };
             set("ssl.endpoint.identification.algorithm", algorithm);
-            if let Some(file) = &self.tls.ca_file {
-                set("ssl.ca.location", &file.to_string_lossy());
-            }
-            if let Some((certificate, key)) = &self.tls.client {
-                set("ssl.certificate.location", &certificate.to_string_lossy());
-                set("ssl.key.location", &key.to_string_lossy());
-            }
-            if let Some(password) = &self.tls.key_password {
-                set("ssl.key.password", password.expose());
+            match &self.pinned {
+                Some(material) => {
+                    material.authorities.iter().for_each(|pem| set("ssl.ca.pem", pem));
+                    if let Some(identity) = &material.identity {
+                        set("ssl.certificate.pem", &identity.certificates);
+                        set("ssl.key.pem", identity.key.expose());
+                    }
+                }
+                None => self.file_properties(&mut set),
             }
         }
         properties.extend(self.properties.iter().cloned());
         properties
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self.security_protocol, SecurityProtocol::Ssl | SecurityProtocol::SaslSsl)
+    }
+
+    fn file_properties(&self, set: &mut impl FnMut(&str, &str)) {
+        let files = &self.tls.files;
+        if let Some(file) = &files.ca {
+            set("ssl.ca.location", &file.to_string_lossy());
+        }
+        if let Some((certificate, key)) = &files.client {
+            set("ssl.certificate.location", &certificate.to_string_lossy());
+            set("ssl.key.location", &key.to_string_lossy());
+        }
+        if let Some(password) = &files.key_password {
+            set("ssl.key.password", password.expose());
+        }
+    }
+}
+
+impl SecurityProtocol {
+    /// As librdkafka and the configuration call it.
+    pub(crate) fn name(self) -> &'static str {
+        name_of(PROTOCOLS, self)
     }
 }
 
@@ -176,16 +177,10 @@ pub(super) fn read(mut section: Section<'_, '_>, outside: &Outside<'_>, warnings
     let group_id = section.or("group_id", "millrace".to_owned(), text);
     let protocol = section.or("security_protocol", SecurityProtocol::Plaintext, choice(PROTOCOLS));
     let queue_max_bytes = section.or("queue_max_bytes", 32 << 20, size(1 << 20..=2 << 30));
-    let sasl = sasl(section.table("sasl"), protocol, outside);
-    let tls = tls(section.table("tls"), protocol, outside);
+    let sasl = security::kafka_sasl(section.table("sasl"), protocol, outside, warnings);
+    let tls = security::kafka_tls(section.table("tls"), protocol, outside, warnings);
     let properties = properties(section.table("properties"));
     section.finish();
-    if tls.as_ref().is_some_and(|tls| !tls.verify_hostname) {
-        warnings.push(
-            "kafka.tls.verify_hostname is false: any broker with a certificate of a trusted authority is believed"
-                .to_owned(),
-        );
-    }
     if protocol == Some(SecurityProtocol::SaslPlaintext) {
         warnings.push(
             "kafka.security_protocol is sasl_plaintext: the password or its exchange crosses the network unencrypted"
@@ -198,6 +193,7 @@ pub(super) fn read(mut section: Section<'_, '_>, outside: &Outside<'_>, warnings
         security_protocol: protocol?,
         sasl: sasl?,
         tls: tls?,
+        pinned: None,
         queue_max_bytes: queue_max_bytes?,
         properties: properties?,
     })
@@ -219,66 +215,12 @@ fn addresses(section: &Section<'_, '_>, found: Found<String>) -> Option<String> 
     Some(addresses.join(","))
 }
 
-fn sasl(
-    mut section: Section<'_, '_>,
-    protocol: Option<SecurityProtocol>,
-    outside: &Outside<'_>,
-) -> Option<Option<Sasl>> {
-    let wanted = matches!(protocol, Some(SecurityProtocol::SaslPlaintext | SecurityProtocol::SaslSsl));
-    if !section.is_present() {
-        if wanted {
-            section.report(None, "username", "missing: kafka.security_protocol asks for a section [kafka.sasl]");
-            return None;
-        }
-        return Some(None);
-    }
-    let mechanism = section.required("mechanism", "mechanism = \"SCRAM-SHA-512\"", choice(MECHANISMS));
-    let username = section.required("username", "username = \"millrace\"", text);
-    let password = connections::secret(&mut section, "password", outside);
-    if matches!(password, Some(None)) {
-        section.report(None, "password", "missing; expected `password_file`, `password_env` or `password`");
-    }
-    if !wanted && protocol.is_some() {
-        let message = "not used unless kafka.security_protocol is \"sasl_ssl\" or \"sasl_plaintext\"";
-        section.report(None, "mechanism", message);
-    }
-    section.finish();
-    Some(Some(Sasl { mechanism: mechanism?.value, username: username?.value, password: password?? }))
-}
-
-fn tls(mut section: Section<'_, '_>, protocol: Option<SecurityProtocol>, outside: &Outside<'_>) -> Option<Tls> {
-    let ca_file = connections::path(&mut section, "ca_file", outside);
-    let certificate = connections::path(&mut section, "certificate_file", outside);
-    let key = connections::path(&mut section, "key_file", outside);
-    let key_password = connections::secret(&mut section, "key_password", outside);
-    let verify_hostname = section.or("verify_hostname", true, boolean);
-    let used = matches!(protocol, None | Some(SecurityProtocol::Ssl | SecurityProtocol::SaslSsl));
-    if section.is_present() && !used {
-        let message = "not used unless kafka.security_protocol is \"ssl\" or \"sasl_ssl\"";
-        section.report(None, "ca_file", message);
-    }
-    let client = match (certificate?, key?) {
-        (Some(certificate), Some(key)) => Some(Some((certificate, key))),
-        (None, None) => Some(None),
-        (Some(_), None) => {
-            section.report(None, "key_file", "missing: certificate_file needs it");
-            None
-        }
-        (None, Some(_)) => {
-            section.report(None, "certificate_file", "missing: key_file needs it");
-            None
-        }
-    };
-    section.finish();
-    Some(Tls { ca_file: ca_file?, client: client?, key_password: key_password?, verify_hostname: verify_hostname? })
-}
-
 fn properties(section: Section<'_, '_>) -> Option<Vec<(String, String)>> {
     let mut accepted = Some(Vec::new());
     for (name, value) in section.entries() {
-        match OWNED.iter().find(|(owned, _)| *owned == name.value) {
+        match owned(&name.value) {
             // The value is left out of the message: it may be a password.
-            Some((_, reason)) => {
+            Some(reason) => {
                 section.report(name.at, &name.value, format!("may not be set here: {reason}"));
                 accepted = None;
             }

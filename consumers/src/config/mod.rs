@@ -1,14 +1,19 @@
 //! The configuration file: TOML in, validated values out, every problem at once. It connects to nothing; besides the
 //! file itself it reads only the environment variables and files that the configuration names for secrets.
 
+mod admin;
 mod connections;
 mod kafka;
 mod problem;
 mod reader;
-mod secret;
+mod retry;
+mod routes;
+mod security;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod traces;
 mod units;
 
 use std::{
@@ -19,17 +24,24 @@ use std::{
     time::Duration,
 };
 
-use millrace_pipeline::spec::TopicSpec;
+use millrace_pipeline::{decode::DecodeLimits, share::ShareLimit, spec::TopicSpec};
 use toml::de::DeTable;
 
-pub use self::{
-    kafka::{Kafka, Sasl, SaslMechanism, SecurityProtocol, Tls},
-    problem::{ConfigErrors, Position, Problem},
-    secret::Secret,
-};
+pub use millrace_identity::Secret;
+
 pub(crate) use self::{
+    admin::is_loopback,
     problem::{did_you_mean, nearest},
     units::{parse_duration, parse_size},
+};
+pub use self::{
+    admin::{Admin, AdminTls, Jwt, Permission, SignatureAlgorithm, TokenType},
+    kafka::{Kafka, SecurityProtocol},
+    problem::{ConfigErrors, Position, Problem},
+    retry::Retry,
+    security::{PasswordMechanism, Sasl, Tls, TlsFiles, TokenSource},
+    shards::Shard,
+    traces::Traces,
 };
 
 use self::reader::{Context, Section};
@@ -46,13 +58,19 @@ pub struct Config {
     pub registry: Registry,
     /// How to reach ClickHouse, and how to insert.
     pub clickhouse: ClickHouse,
+    /// When something that failed is tried again.
+    pub retry: Retry,
     /// The port for metrics and health.
     pub http: Http,
+    /// The listener for status and commands, if there is one.
+    pub admin: Option<Admin>,
     /// Log lines.
     pub log: Log,
+    /// Traces.
+    pub traces: Traces,
     /// Leaving.
     pub shutdown: Shutdown,
-    /// At least one; no two read the same topic or write the same table.
+    /// At least one; no two write the same table, or read the same records.
     pub topics: Vec<Topic>,
     /// What is allowed but should be known, such as a check of host names that is switched off; for the log.
     pub warnings: Vec<String>,
@@ -63,27 +81,39 @@ pub struct Config {
 pub struct Registry {
     /// Base URL of its Confluent-compatible API, without a slash at the end and without credentials.
     pub url: String,
-    /// User and password for HTTP basic authentication.
-    pub credentials: Option<(String, Secret)>,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Who we are, besides a certificate.
+    pub credentials: Option<Credentials>,
+    /// Read only if the URL begins with https.
+    pub tls: TlsFiles,
     /// Longest wait for one answer.
     pub request_timeout: Duration,
+}
+
+/// Who we are for the schema registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// User and password, by HTTP basic authentication.
+    Password(String, Secret),
+    /// A bearer token.
+    Token(Secret),
 }
 
 /// How to reach ClickHouse, and how to insert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClickHouse {
-    /// URL of the HTTP interface, without a slash at the end and without credentials.
+    /// URL of the HTTP interface, without a slash at the end and without credentials; with shards that of the first replica
+    /// of the first of them.
     pub url: String,
+    /// The shards of a cluster, if they are named; none for one server.
+    pub shards: Vec<Shard>,
     /// Database of all tables; a plain identifier.
     pub database: String,
     /// User.
     pub user: String,
-    /// Password; perhaps empty.
-    pub password: Secret,
-    /// PEM file of the authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Password, perhaps empty; without one the user is known by the client's certificate.
+    pub password: Option<Secret>,
+    /// Read only if the URL begins with https.
+    pub tls: TlsFiles,
     /// Table of the claims; a plain identifier.
     pub claims_table: String,
     /// Longest wait for a connection.
@@ -121,6 +151,8 @@ pub struct Log {
     pub format: LogFormat,
     /// The least important that are written.
     pub level: LogLevel,
+    /// Warnings and errors that say the same of the same are written so often at most; always if 0.
+    pub repeat_interval: Duration,
 }
 
 /// Form of a log line.
@@ -176,14 +208,44 @@ pub struct Topic {
     pub table: String,
     /// Where events go that cannot be read.
     pub dead_letter_topic: String,
+    /// How large a share of the events may go there before the topic is stopped.
+    pub dead_letter_limit: ShareLimit,
+    /// ClickHouse table that they go to as well; a plain identifier.
+    pub dead_letter_table: Option<String>,
     /// The table's column that [`TopicSpec::id`] goes to; ids are read back from it.
     pub id_column: String,
+    /// What an event may be and become; one beyond it goes to the dead letters.
+    pub limits: DecodeLimits,
     /// Avro schema file to read with, instead of the latest version of subject `<topic>-value`.
     pub reader_schema: Option<PathBuf>,
     /// Where a partition starts that has no committed offset.
     pub start: StartOffset,
     /// What happens when the group's offset cannot be used.
     pub on_lost_position: LostPosition,
+    /// Whether `run` makes the table if it is not there.
+    pub auto_create: bool,
+    /// How often the freshness of a row is measured by a SELECT; `None` for never.
+    pub probe_interval: Option<Duration>,
+}
+
+impl Topic {
+    /// What claims, metrics and log lines call it: the topic, and the table where several sections share the topic. No
+    /// topic has a slash in its name.
+    pub fn label(&self) -> String {
+        match self.spec.route {
+            None => self.spec.topic.clone(),
+            Some(_) => format!("{}/{}", self.spec.topic, self.table),
+        }
+    }
+
+    /// How it is read: sections that share a topic each read all of it, as a group each.
+    pub fn kafka(&self, kafka: &Kafka) -> Kafka {
+        let mut kafka = kafka.clone();
+        if self.spec.route.is_some() {
+            kafka.group_id = format!("{}.{}", kafka.group_id, self.table);
+        }
+        kafka
+    }
 }
 
 /// What happens when the group's offset of a partition cannot be used: retention has passed it, the topic was made
@@ -192,7 +254,7 @@ pub struct Topic {
 pub enum LostPosition {
     /// The partition is read from its oldest event.
     Resume,
-    /// The process ends with an error, and commits nothing of the partition.
+    /// The topic stops with an error, and commits nothing of the partition.
     Stop,
 }
 
@@ -206,13 +268,13 @@ pub enum StartOffset {
 }
 
 /// What a configuration may refer to outside its own text: the process's, or a test's.
-pub(crate) struct Outside<'a> {
+pub struct Outside<'a> {
     /// Directory that relative paths are relative to.
-    pub(crate) directory: &'a Path,
+    pub directory: &'a Path,
     /// Reads an environment variable.
-    pub(crate) variable: &'a dyn Fn(&str) -> Option<String>,
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Reads a file.
-    pub(crate) file: &'a dyn Fn(&Path) -> io::Result<String>,
+    pub file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
 impl Config {
@@ -239,7 +301,10 @@ impl Config {
 }
 
 /// Reads a text; also tells every key that it could have had.
-pub(crate) fn parse(text: &str, outside: &Outside<'_>) -> (Result<Config, Vec<Problem>>, BTreeSet<String>) {
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn parse(text: &str, outside: &Outside<'_>) -> (Result<Config, Vec<Problem>>, BTreeSet<String>) {
     let context = Context::new(text);
     let (table, syntax_errors) = DeTable::parse_recoverable(text);
     for error in &syntax_errors {
@@ -257,10 +322,13 @@ pub(crate) fn parse(text: &str, outside: &Outside<'_>) -> (Result<Config, Vec<Pr
 fn read(mut root: Section<'_, '_>, outside: &Outside<'_>) -> Option<Config> {
     let mut warnings = Vec::new();
     let kafka = kafka::read(root.table("kafka"), outside, &mut warnings);
-    let registry = connections::registry(root.table("registry"), outside);
-    let clickhouse = connections::clickhouse(root.table("clickhouse"), outside);
+    let registry = connections::registry(root.table("registry"), outside, &mut warnings);
+    let clickhouse = connections::clickhouse(root.table("clickhouse"), outside, &mut warnings);
+    let retry = retry::read(root.table("retry"));
     let http = connections::http(root.table("http"));
+    let admin = admin::read(root.table("admin"), outside, &mut warnings);
     let log = connections::log(root.table("log"));
+    let traces = traces::read(root.table("traces"), outside);
     let shutdown = connections::shutdown(root.table("shutdown"));
     let topics = topics::read(&mut root, outside);
     root.finish();
@@ -268,8 +336,11 @@ fn read(mut root: Section<'_, '_>, outside: &Outside<'_>) -> Option<Config> {
         kafka: kafka?,
         registry: registry?,
         clickhouse: clickhouse?,
+        retry: retry?,
         http: http?,
+        admin: admin?,
         log: log?,
+        traces: traces?,
         shutdown: shutdown?,
         topics: topics?,
         warnings,

@@ -6,6 +6,7 @@
 
 use std::{cell::RefCell, collections::BTreeSet, ops::Range, time::Duration};
 
+use millrace_pipeline::share::Share;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -276,6 +277,13 @@ pub(super) fn integer(range: std::ops::RangeInclusive<usize>) -> impl FnOnce(&De
         let expected = || format!("a whole number from {} to {}", range.start(), range.end());
         number.ok_or_else(|| mismatch(value, &expected()))
     }
+}
+
+/// A share from 0 to 1.
+pub(super) fn share(value: &DeValue<'_>) -> Result<Share, String> {
+    let number = scalar_text(value).filter(|_| value.is_float() || value.is_integer());
+    let share = number.and_then(|number| number.replace('_', "").parse().ok()).and_then(Share::new);
+    share.ok_or_else(|| mismatch(value, "a share from 0.0 to 1.0"))
 }
 
 /// `true` or `false`.

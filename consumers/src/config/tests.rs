@@ -1,10 +1,21 @@
 //! Configuration texts and what is said of them.
 
+mod admin;
+mod kubernetes;
+mod routes;
+mod security;
+mod shards;
+mod traces;
+
 use std::{collections::BTreeSet, io, path::Path, time::Duration};
 
-use millrace_pipeline::spec::{MissPolicy, Source};
+use millrace_pipeline::{
+    decode::DecodeLimits,
+    share::{Share, ShareLimit},
+    spec::{MissPolicy, Source},
+};
 
-use super::{Config, DEFAULT, LogFormat, Outside, Problem, SecurityProtocol, StartOffset, parse};
+use super::{Config, DEFAULT, LogFormat, Outside, Problem, Retry, SecurityProtocol, StartOffset, parse};
 
 const MINIMAL: &str = r#"
 [kafka]
@@ -74,11 +85,14 @@ fn a_minimal_file_gets_the_documented_defaults() {
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9400");
     assert_eq!(config.log.format, LogFormat::Auto);
     assert_eq!(config.clickhouse.inserts_in_flight, 2);
-    assert_eq!(config.clickhouse.password.expose(), "hunter2");
+    assert_eq!(config.clickhouse.password.as_ref().unwrap().expose(), "hunter2");
     let topic = &config.topics[0];
     assert_eq!((topic.id_column.as_str(), topic.start), ("event_id", StartOffset::Earliest));
     assert_eq!(topic.spec.dedup.window, Duration::from_secs(86_400));
     assert_eq!(topic.spec.batch.max_rows, 200_000);
+    assert_eq!(topic.limits, DecodeLimits::default());
+    let limit = ShareLimit { max_share: Share::new(0.5).unwrap(), window: Duration::from_secs(60), min_events: 1_000 };
+    assert_eq!((topic.dead_letter_limit, &topic.dead_letter_table), (limit, &None));
     assert!(config.warnings.is_empty());
 }
 
@@ -91,7 +105,22 @@ fn the_printed_default_is_valid_and_maps_its_columns_in_order() {
     assert_eq!(spec.columns[11].column, "items.sku");
     let Source::Lookup { lookup, field } = &spec.columns[14].source else { panic!("{:?}", spec.columns[14]) };
     assert_eq!((spec.lookups[*lookup].name.as_str(), field.to_string().as_str()), ("product", "category"));
-    assert_eq!(config.clickhouse.password.expose(), "content of /run/secrets/clickhouse");
+    assert_eq!(config.clickhouse.password.as_ref().unwrap().expose(), "content of /run/secrets/clickhouse");
+}
+
+/// The section of the second topic that is shipped.
+const PAYMENTS: &str = include_str!("../../assets/payments.toml");
+
+#[test]
+fn the_shipped_second_topic_fits_behind_the_default_and_fills_its_table() {
+    let config = accepted(&format!("{DEFAULT}\n{PAYMENTS}"));
+    let payments = &config.topics[1];
+    assert_eq!((payments.id_column.as_str(), payments.spec.lookups.len()), ("payment_id", 1));
+    let ddl = millrace_schemas::CLICKHOUSE_DDL.iter().find(|(name, _)| name.ends_with("_payments")).unwrap().1;
+    let columns = ddl.lines().filter_map(|line| line.strip_prefix("    ")?.split_once(' ')).map(|(column, _)| column);
+    let columns: Vec<&str> = columns.filter(|column| !column.starts_with('_') && *column != "INDEX").collect();
+    let mapped: Vec<&str> = payments.spec.columns.iter().map(|column| column.column.as_str()).collect();
+    assert_eq!(mapped, columns);
 }
 
 /// The default with every line switched on that begins with `#` and a key or a section.
@@ -108,17 +137,21 @@ fn default_with_all_keys() -> String {
 fn the_printed_default_with_every_key_switched_on_is_valid() {
     let text = default_with_all_keys()
         .replacen("security_protocol = \"plaintext\"", "security_protocol = \"sasl_ssl\"", 1)
-        .replacen("miss = \"null\"", "miss = \"wait\"", 1);
+        .replacen("miss = \"null\"", "miss = \"wait\"", 1)
+        .replacen("headers_file = \"/run/secrets/traces\"", "headers = \"name: value\"", 1);
     let config = accepted(&text);
     assert_eq!(config.topics[0].spec.lookups[0].miss, MissPolicy::Wait { timeout: Duration::from_secs(30) });
     let mut shown_defaults = accepted(DEFAULT);
     shown_defaults.topics[0].reader_schema = config.topics[0].reader_schema.clone();
+    shown_defaults.topics[0].dead_letter_table = config.topics[0].dead_letter_table.clone();
+    shown_defaults.topics[0].spec.route = config.topics[0].spec.route.clone();
     shown_defaults.topics[0].spec.lookups[0].miss = config.topics[0].spec.lookups[0].miss;
     assert_eq!(shown_defaults.topics, config.topics, "a commented key shows another value than its default");
     assert_eq!(shown_defaults.http, config.http);
+    assert_eq!((shown_defaults.retry, config.retry), (Retry::default(), Retry::default()));
     assert_eq!(shown_defaults.log, config.log);
     assert_eq!(shown_defaults.shutdown, config.shutdown);
-    let clickhouse = super::ClickHouse { ca_file: None, ..config.clickhouse };
+    let clickhouse = super::ClickHouse { tls: super::TlsFiles::default(), ..config.clickhouse };
     assert_eq!(shown_defaults.clickhouse, clickhouse);
     assert_eq!(shown_defaults.kafka.queue_max_bytes, config.kafka.queue_max_bytes);
     assert_eq!(shown_defaults.kafka.group_id, config.kafka.group_id);
@@ -147,7 +180,7 @@ fn each_mistake_is_told_with_its_place_and_what_to_do() {
         (
             "nothing near",
             with("[registry]", "colour = 1"),
-            "5:1 registry.colour: unknown key; known here: ca_file, password, password_env, password_file, request_timeout, url, username",
+            "5:1 registry.colour: unknown key; known here: ca_file, certificate_file, key_file, key_password, key_password_env, key_password_file, password, password_env, password_file, request_timeout, token, token_env, token_file, url, username",
         ),
         (
             "wrong type",
@@ -165,9 +198,24 @@ fn each_mistake_is_told_with_its_place_and_what_to_do() {
             "15:18 topics[0].batch.max_rows: found integer 5000000, expected a whole number from 1 to 1000000",
         ),
         (
+            "too deep",
+            with("[[topics]]", "limits.max_depth = 500"),
+            "15:20 topics[0].limits.max_depth: found integer 500, expected a whole number from 1 to 128",
+        ),
+        (
             "size without unit",
             with("[[topics]]", "batch.max_bytes = \"64MB\""),
             "15:19 topics[0].batch.max_bytes: found \"64MB\", expected a size from \"1KiB\" to \"240MiB\" in B, KiB, MiB or GiB",
+        ),
+        (
+            "share",
+            with("[[topics]]", "dead_letters.max_share = 50"),
+            "15:26 topics[0].dead_letters.max_share: found integer 50, expected a share from 0.0 to 1.0",
+        ),
+        (
+            "dead letters among rows",
+            with("[[topics]]", "dead_letters.table = \"orders\""),
+            "15:22 topics[0].dead_letters.table: table \"orders\" is already written by topic \"orders\"; expected a table of its own, for ids are told apart by table",
         ),
         (
             "duration",
@@ -312,7 +360,7 @@ fn two_topics_may_not_share_a_table_or_a_topic() {
 #[test]
 fn secrets_come_from_one_place_and_never_show() {
     let config = accepted(&MINIMAL.replace("password = \"hunter2\"", "password_env = \"SET\""));
-    assert_eq!(config.clickhouse.password.expose(), "from the environment");
+    assert_eq!(config.clickhouse.password.as_ref().unwrap().expose(), "from the environment");
     let shown = format!("{:?}", accepted(MINIMAL));
     assert!(shown.contains("***") && !shown.contains("hunter2"), "{shown}");
 }

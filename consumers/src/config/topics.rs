@@ -3,21 +3,25 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use millrace_pipeline::spec::{
-    BatchLimits, ColumnSpec, DedupLimits, FieldPath, LookupSpec, MissPolicy, Source, TopicSpec,
+use millrace_pipeline::{
+    decode::DecodeLimits,
+    share::{Share, ShareLimit},
+    spec::{BatchLimits, ColumnSpec, DedupLimits, FieldPath, LookupSpec, MissPolicy, Source, TopicSpec},
 };
 use toml::de::DeValue;
 
 use super::{
     LostPosition, Outside, StartOffset, Topic, connections,
     problem::did_you_mean,
-    reader::{Found, Section, choice, duration, integer, mismatch, parsed, size, text},
+    reader::{Found, Section, boolean, choice, duration, integer, mismatch, parsed, share, size, text},
+    routes::{self, Raw},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
+const GIB: usize = 1 << 30;
 
 /// Columns that are not the configuration's to fill, and who fills them.
 const RESERVED_COLUMNS: &[(&str, &str)] = &[
@@ -32,21 +36,39 @@ pub(super) fn read(root: &mut Section<'_, '_>, outside: &Outside<'_>) -> Option<
         root.report(None, "topics", "missing; expected at least one section `[[topics]]`");
     }
     let mut taken = Taken::default();
-    let topics: Vec<Option<Topic>> = sections.into_iter().map(|section| topic(section, outside, &mut taken)).collect();
-    topics.into_iter().collect()
+    let topics: Vec<Option<(Topic, Option<Raw>)>> =
+        sections.into_iter().map(|section| topic(section, outside, &mut taken)).collect();
+    let topics: Vec<(Topic, Option<Raw>)> = topics.into_iter().collect::<Option<_>>()?;
+    routes::complete(root, topics)
 }
 
 /// Names that no two topics may share.
 #[derive(Default)]
 struct Taken {
-    topics: HashMap<String, &'static str>,
+    topics: HashMap<String, Use>,
     tables: HashMap<String, String>,
 }
 
+/// What a topic is used for.
+struct Use {
+    role: &'static str,
+    /// The topic with several types of event whose sections may share it.
+    shared_by: Option<String>,
+}
+
 impl Taken {
-    fn topic(&mut self, section: &Section<'_, '_>, key: &'static str, name: &Found<String>, role: &'static str) {
-        if let Some(other) = self.topics.insert(name.value.clone(), role) {
-            let message = format!("topic {:?} is already {other} above; expected another topic", name.value);
+    fn topic(&mut self, section: &Section<'_, '_>, key: &'static str, name: &Found<String>, new: Use) {
+        let Some(other) = self.topics.get(&name.value) else {
+            self.topics.insert(name.value.clone(), new);
+            return;
+        };
+        if other.role != new.role || other.shared_by.is_none() || other.shared_by != new.shared_by {
+            let hint = match key {
+                "name" => ", or `record` in each section of a topic that carries several types of event",
+                _ => "",
+            };
+            let message =
+                format!("topic {:?} is already {} above; expected another topic{hint}", name.value, other.role);
             section.report(name.at.clone(), key, message);
         }
     }
@@ -62,7 +84,7 @@ impl Taken {
     }
 }
 
-fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken) -> Option<Topic> {
+fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken) -> Option<(Topic, Option<Raw>)> {
     let name = section.required("name", "name = \"orders\"", topic_name);
     let table = section.required("table", "table = \"orders\"", connections::identifier);
     let dead_letters = section.required("dead_letter_topic", "dead_letter_topic = \"orders.dead\"", topic_name);
@@ -72,8 +94,12 @@ fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken)
     let start = section.or("start", StartOffset::Earliest, choice(&starts));
     let policies = [("resume", LostPosition::Resume), ("stop", LostPosition::Stop)];
     let on_lost_position = section.or("on_lost_position", LostPosition::Resume, choice(&policies));
+    let auto_create = section.or("auto_create", false, boolean);
+    let probe_interval = probe(section.table("probe"));
+    let raw = routes::read(&mut section);
     let dedup = dedup(section.table("dedup"));
     let batch = batch(section.table("batch"));
+    let limits = limits(section.table("limits"));
     let lookup_sections = section.tables("lookups");
     let lookups: Option<Vec<LookupSpec>> =
         lookup_sections.into_iter().map(lookup).collect::<Vec<_>>().into_iter().collect();
@@ -90,21 +116,25 @@ fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken)
     }
     let columns = columns(section.table("columns"), lookups.as_deref());
 
+    let shared_by = || raw.as_ref()?.as_ref().and(name.as_ref()).map(|name| name.value.clone());
     if let Some(name) = &name {
-        taken.topic(&section, "name", name, "read as events");
+        taken.topic(&section, "name", name, Use { role: "read as events", shared_by: shared_by() });
     }
     if let Some(dead_letters) = &dead_letters {
-        taken.topic(&section, "dead_letter_topic", dead_letters, "used for events or dead letters");
+        let role = "used for events or dead letters";
+        taken.topic(&section, "dead_letter_topic", dead_letters, Use { role, shared_by: shared_by() });
     }
     if let (Some(name), Some(table)) = (&name, &table) {
         taken.table(&section, table, &name.value);
     }
+    let (dead_letter_limit, dead_letter_table) =
+        dead_letters_section(section.table("dead_letters"), name.as_ref(), taken);
     let id_column = match (&id, &columns) {
         (Some(id), Some(columns)) => id_column(&section, id, columns),
         _ => None,
     };
     section.finish();
-    Some(Topic {
+    let topic = Topic {
         spec: TopicSpec {
             topic: name?.value,
             id: id?.value,
@@ -112,14 +142,21 @@ fn topic(mut section: Section<'_, '_>, outside: &Outside<'_>, taken: &mut Taken)
             lookups: lookups?,
             dedup: dedup?,
             batch: batch?,
+            route: None,
         },
         table: table?.value,
         dead_letter_topic: dead_letters?.value,
+        dead_letter_limit: dead_letter_limit?,
+        dead_letter_table: dead_letter_table?,
         id_column: id_column?,
+        limits: limits?,
         reader_schema: reader_schema?,
         start: start?,
         on_lost_position: on_lost_position?,
-    })
+        auto_create: auto_create?,
+        probe_interval: probe_interval?,
+    };
+    Some((topic, raw?))
 }
 
 fn id_column(section: &Section<'_, '_>, id: &Found<FieldPath>, columns: &[ColumnSpec]) -> Option<String> {
@@ -141,12 +178,54 @@ fn dedup(mut section: Section<'_, '_>) -> Option<DedupLimits> {
     Some(DedupLimits { window: window?, max_ids: max_ids? })
 }
 
+/// The limit, and the table if there is one.
+fn dead_letters_section(
+    mut section: Section<'_, '_>,
+    topic: Option<&Found<String>>,
+    taken: &mut Taken,
+) -> (Option<ShareLimit>, Option<Option<String>>) {
+    let half = Share::new(0.5);
+    let max_share = section.optional("max_share", share).map(|found| found.map_or(half, |found| Some(found.value)));
+    let window = section.or("window", MINUTE, duration(SECOND..=DAY));
+    let min_events = section.or("min_events", 1_000, integer(1..=1_000_000_000));
+    let table = section.optional("table", connections::identifier);
+    if let (Some(topic), Some(Some(table))) = (topic, &table) {
+        taken.table(&section, table, &topic.value);
+    }
+    section.finish();
+    let limit = || Some(ShareLimit { max_share: max_share??, window: window?, min_events: min_events? as u64 });
+    (limit(), table.map(|table| table.map(|table| table.value)))
+}
+
+fn probe(mut section: Section<'_, '_>) -> Option<Option<Duration>> {
+    let interval = section.or("interval", 5 * SECOND, duration(Duration::ZERO..=3600 * SECOND));
+    section.finish();
+    Some(Some(interval?).filter(|interval| !interval.is_zero()))
+}
+
 fn batch(mut section: Section<'_, '_>) -> Option<BatchLimits> {
     let max_rows = section.or("max_rows", 200_000, integer(1..=BatchLimits::MAX_ROWS));
     let max_bytes = section.or("max_bytes", 48 << 20, size(1 << 10..=BatchLimits::MAX_BYTES));
     let max_age = section.or("max_age", SECOND, duration(10 * MILLISECOND..=5 * MINUTE));
     section.finish();
     Some(BatchLimits { max_rows: max_rows?, max_bytes: max_bytes?, max_age: max_age? })
+}
+
+fn limits(mut section: Section<'_, '_>) -> Option<DecodeLimits> {
+    let default = DecodeLimits::default();
+    let max_message_bytes = section.or("max_message_bytes", default.max_message_bytes, size(1 << 10..=GIB));
+    let max_text_bytes = section.or("max_text_bytes", default.max_text_bytes, size(1..=GIB));
+    let max_items = section.or("max_items", default.max_items, integer(1..=1_000_000_000));
+    let max_depth = section.or("max_depth", default.max_depth, integer(1..=128));
+    let max_growth = section.or("max_growth", default.max_growth, integer(1..=10_000));
+    section.finish();
+    Some(DecodeLimits {
+        max_message_bytes: max_message_bytes?,
+        max_text_bytes: max_text_bytes?,
+        max_items: max_items?,
+        max_depth: max_depth?,
+        max_growth: max_growth?,
+    })
 }
 
 #[derive(Clone, Copy, PartialEq)]

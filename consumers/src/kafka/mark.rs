@@ -7,10 +7,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use millrace_identity::Tokens;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -105,6 +107,7 @@ impl FromStr for Mark {
 /// When Kafka does not answer within `timeout`.
 pub(super) fn read_at(
     client: &ClientConfig,
+    tokens: Option<&Arc<Tokens>>,
     topic: &str,
     offsets: &BTreeMap<i32, i64>,
     timeout: Duration,
@@ -123,8 +126,9 @@ pub(super) fn read_at(
         // broker returns nothing as long as other partitions have something.
         .set("queued.min.messages", "1")
         .set("fetch.wait.max.ms", "50");
-    let consumer: BaseConsumer<Telling> =
-        client.create_with_context(Telling { role: "mark" }).context("set the consumer of single records up")?;
+    let consumer: BaseConsumer<Telling> = client
+        .create_with_context(Telling { role: "mark", tokens: tokens.cloned() })
+        .context("set the consumer of single records up")?;
     let mut list = TopicPartitionList::new();
     for (partition, offset) in offsets {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;

@@ -9,7 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::SyncSender,
+        mpsc::{self, Receiver, SyncSender},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,8 @@ use millrace_pipeline::{
     decode::{DecodeLimits, Decoder},
     record::Record,
     retry::Backoff,
+    spec::LookupSpec,
+    topic::TopicPipeline,
     wire,
 };
 use rdkafka::{
@@ -29,12 +31,14 @@ use rdkafka::{
 };
 use tokio::runtime::Handle;
 
-use super::{Telling, client_config, tell_error};
+use super::{Telling, client_config, oauth, tell_error};
 use crate::{
     config, random,
     registry::{Answer, Registry},
 };
 
+/// Chunks of reference records that may wait for whoever takes them in.
+const UPDATES_QUEUED: usize = 64;
 /// Records decoded at once.
 const CHUNK: usize = 4096;
 const POLL: Duration = Duration::from_millis(100);
@@ -71,6 +75,25 @@ pub enum Update {
     },
 }
 
+impl Update {
+    /// Takes it into the pipeline; the lookup that it is about, and whether that has been read to the end that it had.
+    pub fn apply(self, pipeline: &mut TopicPipeline) -> (usize, bool) {
+        let (lookup, applied) = match self {
+            Self::Upsert { lookup, records } => (lookup, pipeline.reference(lookup).upsert(&records)),
+            Self::Delete { lookup, key } => {
+                pipeline.reference(lookup).delete(&key);
+                (lookup, Ok(()))
+            }
+            Self::Complete { lookup } => return (lookup, true),
+        };
+        if let Err(error) = applied {
+            let lookup = &pipeline.spec().lookups[lookup].name;
+            tracing::error!(%error, lookup, "reference records were not taken in");
+        }
+        (lookup, false)
+    }
+}
+
 /// Reads one reference topic.
 pub struct ReferenceReader {
     consumer: BaseConsumer<Telling>,
@@ -89,12 +112,32 @@ pub struct ReferenceReader {
 }
 
 impl ReferenceReader {
+    /// A reader for each lookup, which reads with the schema (Avro JSON) at its position, and what they tell.
+    ///
+    /// # Errors
+    /// When a schema has no columns, or librdkafka refuses the configuration.
+    pub fn all(
+        kafka: &config::Kafka,
+        lookups: &[LookupSpec],
+        schemas: &[String],
+        registry: &Registry,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<(Vec<Self>, Receiver<Update>)> {
+        let (updates_in, updates) = mpsc::sync_channel(UPDATES_QUEUED);
+        let reader = |(at, (lookup, schema)): (usize, (&LookupSpec, &String))| {
+            let (registry, updates, stop) = (registry.clone(), updates_in.clone(), Arc::clone(stop));
+            Self::new(kafka, &lookup.topic, at, schema, registry, Handle::current(), updates, stop)
+        };
+        let readers = lookups.iter().zip(schemas).enumerate().map(reader).collect::<Result<Vec<Self>>>()?;
+        Ok((readers, updates))
+    }
+
     /// A reader of `topic`, for the lookup at position `lookup`, that reads with `schema` (Avro JSON).
     ///
     /// # Errors
     /// When the schema has no columns or librdkafka refuses the configuration.
     #[expect(clippy::too_many_arguments, reason = "each is a part of the process that the reader talks to")]
-    pub fn new(
+    fn new(
         kafka: &config::Kafka,
         topic: &str,
         lookup: usize,
@@ -113,9 +156,11 @@ impl ReferenceReader {
             .set("queued.max.messages.kbytes", "8192")
             // The end of a partition has to be heard of: compaction and transactions leave gaps before it.
             .set("enable.partition.eof", "true");
-        let consumer = client
-            .create_with_context(Telling { role: "reference" })
+        let tokens = oauth::tokens(kafka)?;
+        let consumer: BaseConsumer<Telling> = client
+            .create_with_context(Telling { role: "reference", tokens: tokens.clone() })
             .with_context(|| format!("set the consumer of reference topic {topic} up"))?;
+        oauth::serve(&consumer, tokens.as_ref());
         let decoder =
             Decoder::new(schema, DecodeLimits::default()).with_context(|| format!("read reference topic {topic}"))?;
         Ok(Self {

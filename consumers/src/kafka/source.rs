@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use millrace_identity::Tokens;
 use millrace_pipeline::batch::Progress;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -24,6 +25,7 @@ use rdkafka::{
 use super::{
     client_config,
     mark::{self, Mark, Seen},
+    oauth,
     rebalance::{Rebalance, Rebalances},
 };
 use crate::config;
@@ -33,6 +35,9 @@ const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// So soon after its assignment librdkafka fetches a partition, unless it has ended its fetch.
 const STARTS_WITHIN: Duration = Duration::from_secs(5);
+
+/// How the members of a group share partitions out. All of them must have it, those of an earlier version too.
+pub(crate) const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
 
 /// One topic, read as a member of the consumer group.
 pub struct Source {
@@ -46,6 +51,7 @@ pub struct Source {
 pub struct Reader {
     consumer: Arc<BaseConsumer<Rebalances>>,
     client: ClientConfig,
+    tokens: Option<Arc<Tokens>>,
     topic: String,
 }
 
@@ -67,11 +73,11 @@ pub struct Position {
 }
 
 impl Source {
-    /// Joins the group and subscribes to the topic.
+    /// Joins the group and subscribes to the topic, which metrics call `label`.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration. An unreachable broker is no error: it is tried for ever.
-    pub fn subscribe(kafka: &config::Kafka, topic: &str) -> Result<Self> {
+    pub fn subscribe(kafka: &config::Kafka, topic: &str, label: &str) -> Result<Self> {
         let mut client = client_config(kafka, "consumer");
         client
             .set("group.id", &kafka.group_id)
@@ -80,7 +86,7 @@ impl Source {
             // Every partition is started by an explicit seek. Where that is out of range, the take-over decides anew.
             .set("auto.offset.reset", "error")
             .set("topic.metadata.refresh.interval.ms", "30000")
-            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("partition.assignment.strategy", ASSIGNMENT_STRATEGY)
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
             .set("enable.partition.eof", "false")
@@ -94,11 +100,12 @@ impl Source {
         if client.get("session.timeout.ms").is_none() {
             client.set("session.timeout.ms", "10000");
         }
+        let tokens = oauth::tokens(kafka)?;
         let consumer: BaseConsumer<Rebalances> =
-            client.create_with_context(Rebalances::default()).context("set the Kafka consumer up")?;
+            client.create_with_context(Rebalances::new(label, tokens.clone())).context("set the Kafka consumer up")?;
         consumer.subscribe(&[topic]).with_context(|| format!("subscribe to topic {topic}"))?;
         Ok(Self {
-            reader: Reader { consumer: Arc::new(consumer), client, topic: topic.to_owned() },
+            reader: Reader { consumer: Arc::new(consumer), client, tokens, topic: topic.to_owned() },
             refused_since: RefCell::default(),
         })
     }
@@ -188,6 +195,7 @@ impl Source {
         if list.count() == 0 {
             return;
         }
+        self.reader.consumer.context().commit_begins(progress);
         match (self.reader.consumer.commit(&list, mode), mode) {
             (Err(error), _) => self.reader.consumer.context().commit_failed(&error),
             (Ok(()), CommitMode::Sync) => self.reader.consumer.context().commit_confirmed(&list),
@@ -207,6 +215,13 @@ impl Source {
     /// End of a partition as last heard of, without asking the broker.
     pub fn known_high(&self, partition: i32) -> Option<i64> {
         self.reader.consumer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    }
+
+    /// Whether everything of a partition up to its end had been handed out, when librdkafka last told, even if its last
+    /// offsets are no records.
+    pub fn is_drained(&self, partition: i32) -> bool {
+        let drained = &self.reader.consumer.context().drained;
+        drained.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
     }
 
     /// A handle for other threads.
@@ -334,6 +349,7 @@ impl Reader {
     }
 
     fn read_at(&self, offsets: &BTreeMap<i32, i64>, timeout: Duration) -> Result<BTreeMap<i32, Option<Mark>>> {
-        mark::read_at(&self.client, &self.topic, offsets, timeout).context("read the records that logs are known by")
+        mark::read_at(&self.client, self.tokens.as_ref(), &self.topic, offsets, timeout)
+            .context("read the records that logs are known by")
     }
 }

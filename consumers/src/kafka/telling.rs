@@ -4,26 +4,38 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use millrace_identity::Tokens;
 use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError, types::RDKafkaErrorCode,
+    ClientContext, client::OAuthToken, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
+    types::RDKafkaErrorCode,
 };
+
+use super::oauth;
 
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 static REPEATS: Mutex<Repeats> = Mutex::new(Repeats { kinds: BTreeMap::new() });
 
 /// Says what librdkafka tells of a client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Telling {
     /// What the client is for.
     pub(super) role: &'static str,
+    /// Where its tokens come from, if it needs any.
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
 impl ClientContext for Telling {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        oauth::answer(self.tokens.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tell_log(self.role, level, facility, message);
     }

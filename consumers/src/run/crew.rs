@@ -4,39 +4,54 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc::Sender},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use millrace_pipeline::{
     assignment::Attempt,
     batch::Batch,
-    decode::Decoder,
     dedup::{Millis, PartitionIndex},
-    retry::Backoff,
-    spec::TopicSpec,
+    share::ShareLimit,
+    topic::TopicPipeline,
     wire,
 };
-use tokio::{runtime::Handle, task::JoinHandle};
+use opentelemetry::{Context, trace::FutureExt};
+use tokio::{
+    runtime::Handle,
+    task::{AbortHandle, JoinHandle, JoinSet},
+};
 
+use super::{
+    probe::{Expected, Probe},
+    stop::{Stop, StopReason},
+    tell::observe_freshness,
+};
 use crate::{
-    clickhouse::insert::{Inserter, Outcome},
+    admin::board::Cell,
+    clickhouse::{
+        dead_letters::DeadLetterTable,
+        insert::{Inserter, Outcome},
+    },
+    config::Retry,
     faults::{self, Point},
     http::Health,
     kafka::{
         dead_letters::DeadLetters,
         mark::{Mark, Seen},
-        source::{Reader, Source},
+        source::Reader,
     },
     random,
     registry::{Answer, Registry},
-    takeover::{Held, Request, TakeOver, TakenOver},
-    telemetry::metrics as names,
+    takeover::{Held, Refused, Request, TakeOver, TakenOver},
+    telemetry::{
+        metrics as names, spans,
+        stages::{Stage, Stages},
+    },
 };
 
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
-/// Without an insert acknowledged for so long while all are in use, ClickHouse counts as taking no rows.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Most questions to the registry at once: garbage names as many schemas as it likes.
+const ASKED_AT_ONCE: usize = 32;
 /// Longest wait for one answer of Kafka while the logs are looked at.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,6 +62,8 @@ pub enum Told {
     TakenOver(TakenOver),
     /// A batch's rows are in the table and its dead letters in their topic.
     Durable {
+        /// The shard.
+        shard: usize,
         /// Number of the batch.
         seq: u64,
         /// How long its rows took, in milliseconds; `None` if it had none.
@@ -54,10 +71,21 @@ pub enum Told {
     },
     /// What became of a batch cannot be known by trying.
     Unsettled {
+        /// The shard.
+        shard: usize,
         /// Number of the batch.
         seq: u64,
         /// Whether ClickHouse refused it because somebody else has claimed a partition of it.
         refused: bool,
+    },
+    /// The table was altered and does not take a batch any more: none of its offsets may pass, and a person has to decide.
+    Drifted {
+        /// The shard.
+        shard: usize,
+        /// Number of the batch.
+        seq: u64,
+        /// How it was altered, and what to do.
+        why: String,
     },
     /// What the registry says of a schema id; `None` when there is none.
     Schema {
@@ -71,8 +99,10 @@ pub enum Told {
         /// By partition, with the mark that was looked for.
         seen: BTreeMap<i32, (Mark, Seen)>,
     },
-    /// Something that a person has to decide: drain, leave and say so.
-    Stop(anyhow::Error),
+    /// Something that a person has to decide: drain, leave and say so. Other topics go on.
+    Stop(Stop),
+    /// Read nothing from now on, or read on; somebody has said so.
+    Hold(bool),
     /// Drain and leave.
     Leave,
 }
@@ -80,27 +110,51 @@ pub enum Told {
 /// What a worker goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Inserts under way at once.
+    /// Inserts into one shard under way at once.
     pub inserts_in_flight: usize,
     /// Longest drain.
     pub drain_timeout: Duration,
+    /// How large a share of the events may become dead letters.
+    pub dead_letter_limit: ShareLimit,
+    /// When something that failed is tried again.
+    pub retry: Retry,
+    /// How often a row is looked for; `None` for never.
+    pub probe_interval: Option<Duration>,
 }
 
 /// Those who talk on a worker's behalf.
 pub struct Crew {
+    /// What log lines and metrics call the topic.
     pub(super) topic: String,
     pub(super) settings: Settings,
+    pub(super) stages: Stages,
+    /// When a row was last looked for, and whether that has ended.
+    pub(super) probed: Option<(Instant, AbortHandle)>,
     pub(super) runtime: Handle,
     pub(super) tell: Sender<Told>,
-    pub(super) inserter: Arc<Inserter>,
+    /// At least one.
+    pub(super) shards: Vec<Shard>,
     pub(super) dead_letters: DeadLetters,
-    pub(super) take_over: Arc<TakeOver>,
     pub(super) registry: Registry,
     pub(super) health: Arc<Health>,
+    /// Where the status of the topic is told.
+    pub(super) cell: Arc<Cell>,
+    /// Name in the claims.
+    pub(super) owner: String,
     pub(super) started: Instant,
     pub(super) held: Held,
     pub(super) asked: BTreeSet<u32>,
-    pub(super) jobs: BTreeMap<Attempt, JoinHandle<()>>,
+    pub(super) jobs: BTreeMap<(Attempt, usize), JoinHandle<()>>,
+    /// What is landing and what is asked; ends with the worker, while other topics of the process go on.
+    pub(super) errands: JoinSet<()>,
+}
+
+/// Those who talk to one shard.
+pub struct Shard {
+    pub(super) inserter: Arc<Inserter>,
+    pub(super) dead_letter_table: Option<Arc<DeadLetterTable>>,
+    pub(super) take_over: Arc<TakeOver>,
+    pub(super) probe: Arc<Probe>,
 }
 
 impl Crew {
@@ -113,64 +167,113 @@ impl Crew {
         self.health.beat();
     }
 
-    /// Lands a batch: its rows, then its dead letters, so that a batch that is read again leaves none of these twice.
-    pub(super) fn land(&self, mut batch: Batch) {
-        let (inserter, dead_letters, tell, topic) =
-            (Arc::clone(&self.inserter), self.dead_letters.clone(), self.tell.clone(), self.topic.clone());
-        self.runtime.spawn(async move {
-            let mut pledge = Pledge { tell, told: Some(Told::Unsettled { seq: batch.seq, refused: false }) };
+    /// Lands a batch on its shard: its rows, then its dead letters, so that a batch that is read again leaves none of these twice.
+    /// What is told of it is told within the span of `context`, if there is one.
+    pub(super) fn land(&mut self, shard: usize, mut batch: Batch, context: Context) {
+        while self.errands.try_join_next().is_some() {}
+        let (inserter, dead_letters, tell, topic) = (
+            Arc::clone(&self.shards[shard].inserter),
+            self.dead_letters.clone(),
+            self.tell.clone(),
+            self.topic.clone(),
+        );
+        let dead_letter_table = self.shards[shard].dead_letter_table.clone();
+        let stages = self.stages.clone();
+        let labels = [("topic", topic.clone()), ("trigger", batch.trigger.code().to_owned())];
+        counter!(names::BATCHES, &labels).increment(1);
+        self.look_for_a_row(shard, &batch);
+        let landing = async move {
+            let mut pledge = Pledge { tell, told: Some(Told::Unsettled { shard, seq: batch.seq, refused: false }) };
             let seq = batch.seq;
             let rows = batch.rows.num_rows();
             histogram!(names::BATCH_ROWS, "topic" => topic.clone()).record(rows as f64);
             let begun = Instant::now();
             pledge.told = Some(match inserter.land(&mut batch).await {
-                Outcome::Refused => Told::Unsettled { seq, refused: true },
-                Outcome::Unsettled => Told::Unsettled { seq, refused: false },
+                Outcome::Refused => Told::Unsettled { shard, seq, refused: true },
+                Outcome::Unsettled => Told::Unsettled { shard, seq, refused: false },
+                Outcome::Drifted(why) => Told::Drifted { shard, seq, why },
                 Outcome::Durable => {
                     let insert_ms = (rows > 0).then(|| begun.elapsed().as_millis() as Millis);
                     faults::at(Point::Acknowledged);
                     observe_freshness(&topic, batch.published_ms);
                     counter!(names::ROWS_INSERTED, "topic" => topic.clone()).increment(rows as u64);
                     tracing::debug!(topic, seq, rows, trigger = batch.trigger.code(), "batch is in the table");
-                    dead_letters.write(&batch.dead_letters).await;
+                    let into_table = async {
+                        if let Some(table) = dead_letter_table {
+                            table.write(&batch.dead_letters).await;
+                        }
+                    };
+                    let (writing, sending) =
+                        (Instant::now(), spans::dead_letters(dead_letters.topic(), batch.dead_letters.len()));
+                    futures::future::join(dead_letters.write(&batch.dead_letters), into_table).await;
+                    drop(sending);
+                    if !batch.dead_letters.is_empty() {
+                        stages.passed(Stage::DeadLetter, batch.dead_letters.len(), writing.elapsed());
+                    }
                     for letter in &batch.dead_letters {
                         let reason = letter.rejection.reason.code();
                         counter!(names::DEAD_LETTERS, "topic" => topic.clone(), "reason" => reason).increment(1);
                     }
                     faults::at(Point::Durable);
-                    Told::Durable { seq, insert_ms }
+                    Told::Durable { shard, seq, insert_ms }
                 }
             });
-        });
+            spans::landed(match &pledge.told {
+                Some(Told::Unsettled { refused: true, .. }) => Some(("fenced", "claimed by another consumer")),
+                Some(Told::Unsettled { .. }) => Some(("unsettled", "what became of it cannot be known by trying")),
+                Some(Told::Drifted { why, .. }) => Some(("drifted", why)),
+                _ => None,
+            });
+        }
+        .with_context(context);
+        self.errands.spawn_on(landing, &self.runtime);
     }
 
-    /// Takes partitions over after a rest; the worker is told of each as it becomes ready.
+    /// Has one row of the batch looked for in the table, if it is time to.
+    fn look_for_a_row(&mut self, shard: usize, batch: &Batch) {
+        let Some(interval) = self.settings.probe_interval else { return };
+        let rests = |(begun, probe): &(Instant, AbortHandle)| begun.elapsed() < interval || !probe.is_finished();
+        if self.probed.as_ref().is_some_and(rests) {
+            return;
+        }
+        if let Some(expected) = Expected::of(batch) {
+            let probe = Arc::clone(&self.shards[shard].probe);
+            let task = self.errands.spawn_on(async move { probe.watch(expected).await }, &self.runtime);
+            self.probed = Some((Instant::now(), task));
+        }
+    }
+
+    /// Takes partitions of one shard over after a rest; the worker is told of each as it becomes ready.
     pub(super) fn take_over(
         &mut self,
-        attempt: Attempt,
+        (shard, attempt): (usize, Attempt),
         partitions: Vec<i32>,
         rest: Duration,
         room: usize,
         reader: Reader,
         new_index: impl Fn() -> PartitionIndex + Send + Sync + 'static,
     ) {
-        let (take_over, tell, started) = (Arc::clone(&self.take_over), self.tell.clone(), self.started);
+        let (take_over, tell, started) = (Arc::clone(&self.shards[shard].take_over), self.tell.clone(), self.started);
         let request = Request { attempt, partitions, held: self.held.clone(), room };
         let now = move || started.elapsed().as_millis() as Millis;
         let job = self.runtime.spawn(async move {
             tokio::time::sleep(rest).await;
             let ready = |taken_over| _ = tell.send(Told::TakenOver(taken_over));
-            if let Err(stopped) = take_over.run(request, reader, new_index, now, ready).await {
-                let _ = tell.send(Told::Stop(stopped.into()));
+            if let Err(refused) = take_over.run(request, reader, new_index, now, ready).await {
+                let stop = match refused {
+                    Refused::Lost(why) => Stop::new(StopReason::PositionLost, why),
+                    Refused::Misplaced(why) => Stop::new(StopReason::ShardsChanged, why),
+                };
+                let _ = tell.send(Told::Stop(stop));
             }
         });
         self.jobs.retain(|_, job| !job.is_finished());
-        self.jobs.insert(attempt, job);
+        self.jobs.insert((attempt, shard), job);
     }
 
     /// Gives the take-overs up that no partition waits for any more.
     pub(super) fn keep_jobs(&mut self, wanted: impl Fn(Attempt) -> bool) {
-        self.jobs.retain(|attempt, job| {
+        self.jobs.retain(|(attempt, _), job| {
             let keep = wanted(*attempt) && !job.is_finished();
             if !keep {
                 job.abort();
@@ -197,19 +300,21 @@ impl Crew {
         });
     }
 
-    /// Whether a value names a writer-schema id that the decoder has not been told of.
-    pub(super) fn unknown_schema(&self, decoder: &Decoder, value: Option<&[u8]>) -> Option<u32> {
-        schema_id(value).filter(|id| !decoder.knows(*id))
+    /// Whether a value names a writer-schema id that the pipeline has not been told of.
+    pub(super) fn unknown_schema(&self, pipeline: &TopicPipeline, value: Option<&[u8]>) -> Option<u32> {
+        schema_id(value).filter(|id| !pipeline.knows(*id))
     }
 
-    /// Asks the registry for a schema until it answers; a second question while the first is open is none.
+    /// Asks the registry for a schema until it answers; a second question while the first is open is none, and neither is
+    /// one while many are open.
     pub(super) fn ask_schema(&mut self, id: u32) {
-        if !self.asked.insert(id) {
+        if self.asked.len() >= ASKED_AT_ONCE || !self.asked.insert(id) {
             return;
         }
         tracing::info!(topic = self.topic, schema_id = id, "asking the registry for a new schema");
         let (registry, tell, topic) = (self.registry.clone(), self.tell.clone(), self.topic.clone());
-        self.runtime.spawn(async move {
+        let backoff = self.settings.retry.backoff;
+        let asking = async move {
             let mut attempt = 0;
             loop {
                 match registry.by_id(id).await {
@@ -223,7 +328,7 @@ impl Crew {
                     }
                     Err(error) => {
                         attempt += 1;
-                        let delay = BACKOFF.delay(attempt, random());
+                        let delay = backoff.delay(attempt, random());
                         tracing::warn!(
                             topic,
                             schema_id = id,
@@ -235,50 +340,8 @@ impl Crew {
                     }
                 }
             }
-        });
-    }
-
-    pub(super) fn count_misses(&self, spec: &TopicSpec, misses: &[usize]) {
-        for (lookup, misses) in spec.lookups.iter().zip(misses) {
-            counter!(names::LOOKUP_MISSES, "topic" => self.topic.clone(), "lookup" => lookup.name.clone())
-                .increment(*misses as u64);
-        }
-    }
-
-    pub(super) fn observe(&self, positions: &BTreeMap<i32, i64>, source: &Source, ids: usize, in_flight: usize) {
-        for (partition, next_offset) in positions {
-            if let Some(high) = source.known_high(*partition) {
-                self.set_lag(*partition, (high - next_offset).max(0));
-            }
-        }
-        gauge!(names::DEDUP_IDS, "topic" => self.topic.clone()).set(ids as f64);
-        gauge!(names::INSERTS_IN_FLIGHT, "topic" => self.topic.clone()).set(in_flight as f64);
-    }
-
-    /// Events of a partition not yet read; 0 for one that is somebody else's now, who counts them.
-    pub(super) fn set_lag(&self, partition: i32, events: i64) {
-        let labels = [("topic", self.topic.clone()), ("partition", partition.to_string())];
-        gauge!(names::LAG, &labels).set(events as f64);
-    }
-
-    /// Why ClickHouse takes no rows, as far as that is known by now; `blocked` is for how long no insert was free.
-    pub(super) fn trouble(&self, blocked: Option<Duration>) -> Option<String> {
-        self.inserter.trouble().or_else(|| {
-            let seconds = blocked.filter(|blocked| *blocked >= PATIENCE)?.as_secs();
-            Some(format!("no insert has been acknowledged for {seconds} s"))
-        })
-    }
-
-    pub(super) fn set_ready(&self, complete: bool, settled: bool, trouble: Option<String>) {
-        if !complete {
-            self.health.not_ready(format!("topic {}: reference topics are still being read", self.topic));
-        } else if let Some(trouble) = trouble {
-            self.health.not_ready(format!("topic {}: ClickHouse takes no rows: {trouble}", self.topic));
-        } else if !settled {
-            self.health.not_ready(format!("topic {}: partitions are being taken over", self.topic));
-        } else {
-            self.health.ready();
-        }
+        };
+        self.errands.spawn_on(asking, &self.runtime);
     }
 }
 
@@ -291,18 +354,8 @@ struct Pledge {
 
 impl Drop for Pledge {
     fn drop(&mut self) {
-        // The worker is gone only when the process is leaving.
+        // The worker is gone only when its topic has ended.
         self.told.take().into_iter().for_each(|told| _ = self.tell.send(told));
-    }
-}
-
-/// Age of each event as its row became visible.
-fn observe_freshness(topic: &str, mut published_ms: Vec<i64>) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
-    published_ms.sort_unstable();
-    let freshness = histogram!(names::FRESHNESS, "topic" => topic.to_owned());
-    for same in published_ms.chunk_by(|a, b| a == b) {
-        freshness.record_many((now - same[0]).max(0) as f64 / 1000.0, same.len());
     }
 }
 

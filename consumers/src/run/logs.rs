@@ -118,7 +118,8 @@ impl Logs {
 impl Worker {
     /// Has the logs looked at, if it is time to.
     pub(super) fn look_at_logs(&mut self) {
-        let all_fetched = !self.paused && self.pipeline.assignment().settled();
+        let left_out = self.paused || self.lanes.iter().any(|lane| lane.shut);
+        let all_fetched = !left_out && self.pipeline.assignment().settled();
         if let Some(marks) = self.logs.due(all_fetched, Instant::now()) {
             let held = self.pipeline.assignment().held().collect();
             self.crew.look(marks, held, self.source.reader());

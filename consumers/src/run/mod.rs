@@ -5,122 +5,203 @@
 //! are committed only behind rows and dead letters that are acknowledged ([`worker`]).
 
 pub mod crew;
+mod haste;
+mod limit;
+mod lag;
+mod lanes;
 mod logs;
 mod partitions;
+mod probe;
 mod process;
 mod read;
+mod renew;
+mod shards;
 mod signals;
+mod status;
+pub mod stop;
+pub(crate) mod target;
+mod tell;
 pub mod worker;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::AtomicBool, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use arrow_schema::SchemaRef;
-use clickhouse::Client;
-use millrace_pipeline::{
-    decode::DecodeLimits,
-    project::{OFFSET_COLUMN, PARTITION_COLUMN},
-    retry::Backoff,
-    topic::TopicPipeline,
-};
+use futures::stream::{FuturesUnordered, StreamExt};
+use metrics::gauge;
+use millrace_pipeline::topic::TopicPipeline;
 use tokio::runtime::Handle;
 
 use self::{
     crew::{Crew, Settings, Told},
+    renew::KafkaCertificates,
+    stop::{Stop, StopReason},
     worker::Worker,
 };
 use crate::{
-    clickhouse::{
-        claims::{Claims, identifier},
-        client::client,
-        errors::{ErrorClass, classify},
-        insert::Inserter,
-        table::{Table, describe},
+    admin::{
+        self,
+        board::{Board, Cell, State},
     },
-    config::{Config, Topic},
+    build,
+    config::{Config, Kafka, Retry, Topic},
     faults,
     http::{self, Health},
-    kafka::{dead_letters::DeadLetters, reference::ReferenceReader, reference::Update, source::Source},
+    kafka::{dead_letters::DeadLetters, reference::ReferenceReader, source::Source},
     random,
-    registry::Registry,
-    takeover::{Held, Ids, TakeOver},
-    telemetry::metrics::Rendering,
+    registry::{Registry, own_schema},
+    retry::Target,
+    takeover::Held,
+    telemetry::{
+        metrics::{self as names, Rendering},
+        spans::BatchSpans,
+        stages::Stages,
+        traces,
+    },
+    tls::expiry::{self, Expiries},
 };
 
-const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(10) };
 /// Without a round of the poll loop for this long, a topic counts as stuck; an insert never holds the loop up.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// Longest wait for the receiver of traces when everything else has ended.
+const TRACES_DRAIN: Duration = Duration::from_secs(2);
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
-/// Chunks of reference records that may wait for a worker.
-const UPDATES_QUEUED: usize = 64;
 
-/// Runs until SIGTERM or SIGINT, then drains; a second signal leaves at once.
+/// Runs until SIGTERM or SIGINT, then drains and is gone 5 s after the time for that at the latest; a second
+/// signal leaves at once. Topics share the process, not their fate:
+/// one that stops says so and gives its partitions up, and the others go on.
 ///
 /// # Errors
-/// What makes it senseless to start: a missing table or column, a schema that does not fit, a taken port; or a topic
-/// that ended for good. Servers that cannot be reached are no error: they are tried until they can.
+/// A taken port; or no topic is left, and why the last one stopped: a missing table or column, a schema that does not fit,
+/// a lost position. Servers that cannot be reached are no error: they are tried until they can.
 pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
     faults::said();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let starting = |topic: &Topic| Arc::new(Health::new(STUCK_AFTER, format!("topic {}: starting", topic.spec.topic)));
+    let starting = |topic: &Topic| Arc::new(Health::new(STUCK_AFTER, format!("topic {}: starting", topic.label())));
     let health: Vec<Arc<Health>> = config.topics.iter().map(starting).collect();
+    let board = Arc::new(Board::new(&config.topics, &health));
     let port = http::bind(config.http.listen).await?;
-    tracing::info!(address = %port.address()?, version = env!("CARGO_PKG_VERSION"), "metrics and health are served");
+    let (version, commit) = (build::VERSION, build::COMMIT);
+    tracing::info!(address = %port.address()?, version, commit, "metrics and health are served");
+    let config = Arc::new(config);
+    let admin = match &config.admin {
+        Some(admin) => Some(admin::serve(admin, &config, &board, rendering.readings()).await?),
+        None => None,
+    };
     let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
     let served = tokio::spawn(port.serve(health.clone(), rendering, async { _ = http_stopped.await }));
 
-    let (ended, mut endings) = tokio::sync::mpsc::unbounded_channel();
-    let mut workers = Vec::new();
+    let traces = traces::start(&config.traces, &Handle::current())?;
     let mut signals = signals::Signals::listen()?;
-    for (topic, health) in config.topics.iter().zip(&health) {
-        let started = start(&config, topic, health);
-        let (tell, worker) = tokio::select! {
-            started = started => started.with_context(|| format!("topic {}", topic.spec.topic))?,
-            () = signals.next() => return Ok(()),
-        };
-        let ended = ended.clone();
-        let thread = thread::Builder::new().name(topic.spec.topic.clone());
-        let thread = thread.spawn(move || _ = ended.send(worker())).context("start the topic's thread")?;
-        workers.push((tell, thread));
-    }
-    drop(ended);
-
+    // Shared by the topics, and made once: files that are half replaced later stop no topic that is made anew. The registry
+    // has one breaker for all of them.
+    let guard = Arc::new(Target::new("registry", &config.retry));
+    let registry = Registry::new(&config.registry)?.guarded(guard);
+    let mut certificates = KafkaCertificates::new(&config.kafka)?;
+    let expiries = tokio::spawn(expiry::follow(Expiries::of(&config)));
+    // All at once: one that waits for its schema does not keep another from starting.
+    let started = |at: usize, kafka: Arc<Kafka>| {
+        let (config, topic, health, cell) = (&config, &config.topics[at], &health[at], &board.topics()[at]);
+        let registry = registry.clone();
+        async move { (at, start(config, topic, &kafka, registry, health, cell).await) }
+    };
+    let mut starts: FuturesUnordered<_> =
+        (0..config.topics.len()).map(|at| started(at, certificates.kafka())).collect();
+    let (ended, mut endings) = tokio::sync::mpsc::unbounded_channel();
+    let mut workers: BTreeMap<usize, (mpsc::Sender<Told>, thread::JoinHandle<()>)> = BTreeMap::new();
+    // Topics whose clients have to be made anew: they drain, or have not started yet.
+    let mut renewing: BTreeSet<usize> = BTreeSet::new();
+    let mut going = config.topics.len();
+    let mut leaving = false;
     let mut outcome = Ok(());
-    let mut signalled = 0;
-    loop {
-        tokio::select! {
-            () = signals.next() => {
-                signalled += 1;
-                if signalled == 1 {
-                    tracing::info!("draining; a second signal leaves at once");
-                } else {
+    while going > 0 {
+        let asked_to_leave = async {
+            tokio::select! {
+                () = signals.next() => {}
+                // A second command to drain changes nothing; a second signal leaves at once.
+                () = board.asked_to_drain(), if !leaving => {}
+            }
+        };
+        let (at, ending) = tokio::select! {
+            () = asked_to_leave => {
+                if leaving {
                     // Nothing is waited for: not Kafka, not ClickHouse, not the threads. That is as safe as any crash.
                     tracing::warn!("leaving at once; what is on its way is settled by whoever reads next");
                     return Ok(());
                 }
+                leaving = true;
+                tracing::info!("draining; a second signal leaves at once");
                 health.iter().for_each(|part| part.not_ready("leaving"));
+                board.drains();
+                let longest = config.shutdown.drain_timeout + haste::LEAVING;
+                haste::end_within(longest).context("start the thread that keeps the end in time")?;
+                going -= starts.len();
+                starts.clear();
+                workers.values().for_each(|(tell, _)| _ = tell.send(Told::Leave));
+                continue;
             }
-            ended = endings.recv() => match ended {
-                None => break,
-                Some(Ok(())) => continue,
-                Some(Err(error)) => outcome = Err(error),
+            () = certificates.changed(), if !leaving => {
+                tracing::info!("the certificates for Kafka have changed: topics drain and join again with the new ones");
+                renewing = (0..config.topics.len()).collect();
+                workers.values().for_each(|(tell, _)| _ = tell.send(Told::Leave));
+                continue;
+            }
+            Some((at, started)) = starts.next() => match started {
+                Ok((tell, worker)) => {
+                    let ended = ended.clone();
+                    board.topics()[at].listens(tell.clone());
+                    let thread = thread::Builder::new().name(config.topics[at].label());
+                    let thread = thread.spawn(move || _ = ended.send((at, worker())));
+                    if renewing.contains(&at) {
+                        // Its clients were made while the certificates changed.
+                        _ = tell.send(Told::Leave);
+                    }
+                    workers.insert(at, (tell, thread.context("start the topic's thread")?));
+                    continue;
+                }
+                Err(error) => (at, Err(Stop::new(StopReason::Start, error))),
             },
+            // The sender lives as long as this function.
+            Some(ending) = endings.recv() => ending,
+        };
+        if let (Ok(()), true, false) = (&ending, renewing.remove(&at), leaving) {
+            starts.push(started(at, certificates.kafka()));
+            continue;
         }
-        // A topic that failed takes the process down: an orchestrator restarts it, and the others lose nothing.
-        workers.iter().for_each(|(tell, _)| _ = tell.send(Told::Leave));
-    }
-    for (_, thread) in workers {
-        if thread.join().is_err() {
-            outcome = Err(anyhow!("a topic's thread panicked"));
+        going -= 1;
+        board.topics()[at].update(|view| {
+            view.state = State::Stopped;
+            view.stopped = ending.as_ref().err().map(|stop| (stop.reason.code(), format!("{:#}", stop.error)));
+        });
+        let Err(stop) = ending else { continue };
+        let topic = &config.topics[at].label();
+        gauge!(names::TOPIC_STOPPED, "topic" => topic.clone(), "reason" => stop.reason.code()).set(1.0);
+        health[at].stopped(format!("topic {topic}: {stop}"));
+        if going > 0 && !leaving {
+            let (reason, error) = (stop.reason.code(), format!("{:#}", stop.error));
+            tracing::error!(topic, reason, error, others = going, "the topic is stopped; the others go on");
+        } else {
+            outcome = Err(anyhow!("topic {topic} {stop}"));
         }
     }
+    for (_, thread) in workers.into_values() {
+        let _ = thread.join();
+    }
+    if let Some(admin) = admin {
+        admin.stop().await;
+    }
+    if let Some(traces) = traces {
+        traces.close(config.traces.timeout.min(TRACES_DRAIN)).await;
+    }
+    expiries.abort();
     let _ = stop_http.send(());
     served.await.context("stop serving metrics and health")??;
     outcome
@@ -130,126 +211,106 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
 async fn start(
     config: &Config,
     topic: &Topic,
+    kafka: &Kafka,
+    registry: Registry,
     health: &Arc<Health>,
-) -> Result<(mpsc::Sender<Told>, impl FnOnce() -> Result<()> + Send + use<>)> {
-    let name = &topic.spec.topic;
+    cell: &Arc<Cell>,
+) -> Result<(mpsc::Sender<Told>, impl FnOnce() -> Result<(), Stop> + Send + use<>)> {
+    let name = &topic.label();
+    let kafka = topic.kafka(kafka);
     let runtime = Handle::current();
-    let registry = Registry::new(&config.registry)?;
-    let clickhouse = client(&config.clickhouse)?;
-    let database = &config.clickhouse.database;
-    let qualified = |table: &str| format!("{}.{}", identifier(database), identifier(table));
+    let retry = &config.retry;
 
     // What there is: the table, the schemas.
-    let table = patiently(health, "ClickHouse", || described(config, &clickhouse, &topic.table)).await?;
-    let reader_schema = match &topic.reader_schema {
-        Some(file) => {
-            std::fs::read_to_string(file).with_context(|| format!("read reader_schema {}", file.display()))?
+    let replicas = shards::replicas(&config.clickhouse, retry)?;
+    let find = replicas.iter().enumerate().map(|(shard, replicas)| {
+        patiently(health, retry, "ClickHouse", move || shards::find(config, topic, shard, replicas))
+    });
+    let found = futures::future::try_join_all(find).await?;
+    let reader_schema = match own_schema(topic)? {
+        Some(schema) => schema,
+        None => {
+            patiently(health, retry, "the schema registry", async || Ok(Ok(registry.to_read_with(topic).await?)))
+                .await?
         }
-        None => patiently(health, "the schema registry", async || Ok(Ok(registry.latest(name).await?))).await?,
     };
 
     // Reference topics, each followed by a thread.
-    let (updates_in, updates) = mpsc::sync_channel::<Update>(UPDATES_QUEUED);
     let stop_references = Arc::new(AtomicBool::new(false));
-    let mut references = Vec::new();
-    for (at, lookup) in topic.spec.lookups.iter().enumerate() {
-        let schema = patiently(health, "the schema registry", async || Ok(Ok(registry.latest(&lookup.topic).await?)));
-        references.push(ReferenceReader::new(
-            &config.kafka,
-            &lookup.topic,
-            at,
-            &schema.await?,
-            registry.clone(),
-            runtime.clone(),
-            updates_in.clone(),
-            Arc::clone(&stop_references),
-        )?);
+    let mut schemas = Vec::new();
+    for lookup in &topic.spec.lookups {
+        let schema =
+            patiently(health, retry, "the schema registry", async || Ok(Ok(registry.latest(&lookup.topic).await?)));
+        schemas.push(schema.await?);
     }
+    let (references, updates) =
+        ReferenceReader::all(&kafka, &topic.spec.lookups, &schemas, &registry, &stop_references)?;
     let reference_schemas: Vec<SchemaRef> = references.iter().map(ReferenceReader::columns).collect();
 
     // The pipeline: decode, deduplicate, enrich, project, batch.
-    let pipeline = TopicPipeline::new(topic.spec.clone(), &reader_schema, &reference_schemas, DecodeLimits::default())?;
-    let columns: Vec<String> = pipeline.row_schema().fields().iter().map(|field| field.name().clone()).collect();
-    require_columns(&topic.table, &table, &columns)?;
+    let pipeline =
+        TopicPipeline::new(topic.spec.clone(), &reader_schema, &reference_schemas, topic.limits)?.sharded(found.len());
 
     // Where batches go, and by what right.
     let owner = uuid::Uuid::new_v4().to_string();
-    let claims = Claims::new(
-        clickhouse.clone(),
-        qualified(&config.clickhouse.claims_table),
-        name,
-        &owner,
-        config.clickhouse.query_timeout,
-    );
-    let inserter = Inserter::new(
-        clickhouse.clone(),
-        claims.clone(),
-        name,
-        &qualified(&topic.table),
-        &table,
-        &columns,
-        config.clickhouse.insert_timeout,
-    );
-    let ids = Ids {
-        client: clickhouse,
-        topic: name.clone(),
-        table: qualified(&topic.table),
-        id_column: topic.id_column.clone(),
-        window: topic.spec.dedup.window,
-        unacknowledged_rows: topic.spec.batch.max_rows * config.clickhouse.inserts_in_flight,
-    };
-    let take_over = TakeOver {
-        claims,
-        ids,
-        topic: name.clone(),
-        start: topic.start,
-        on_lost_position: topic.on_lost_position,
-        kafka_timeout: KAFKA_TIMEOUT,
-    };
+    let shards = shards::open(config, topic, &owner, found, &pipeline, (&reference_schemas, &reader_schema))?;
     let (tell, told) = mpsc::channel();
     let crew = Crew {
         topic: name.clone(),
+        stages: Stages::new(name),
+        probed: None,
         settings: Settings {
             inserts_in_flight: config.clickhouse.inserts_in_flight,
             drain_timeout: config.shutdown.drain_timeout,
+            dead_letter_limit: topic.dead_letter_limit,
+            retry: *retry,
+            probe_interval: topic.probe_interval,
         },
         runtime,
         tell: tell.clone(),
-        inserter: Arc::new(inserter),
-        dead_letters: DeadLetters::new(&config.kafka, name, &topic.dead_letter_topic)?,
-        take_over: Arc::new(take_over),
+        shards,
+        dead_letters: DeadLetters::new(&kafka, &topic.spec.topic, &topic.dead_letter_topic, name, retry)?,
         registry,
         health: Arc::clone(health),
+        cell: Arc::clone(cell),
+        owner: owner.clone(),
         held: Held::default(),
         started: Instant::now(),
         asked: BTreeSet::new(),
         jobs: Default::default(),
+        errands: Default::default(),
     };
 
     // The source comes last: from here on the group counts on this process.
-    let source = Source::subscribe(&config.kafka, name)?;
+    let source = Source::subscribe(&kafka, &topic.spec.topic, name)?;
     tracing::info!(topic = name, table = topic.table, owner, "subscribed");
-    let worker = Worker::new(pipeline, source, crew, told, updates);
+    let spans = BatchSpans::new(config.traces.endpoint.is_some(), &topic.spec.topic, &kafka.group_id);
+    let worker = Worker::new(pipeline, source, crew, told, updates, spans);
     Ok((tell, move || {
         let readers: Vec<_> = references.into_iter().map(|reference| thread::spawn(move || reference.run())).collect();
-        let outcome = worker.run();
+        let outcome = catch_unwind(AssertUnwindSafe(|| worker.run()));
         stop_references.store(true, std::sync::atomic::Ordering::Relaxed);
         for reader in readers {
             let _ = reader.join();
         }
-        outcome
+        outcome.unwrap_or_else(|panic| Err(Stop::of_panic(panic.as_ref())))
     }))
 }
 
 /// Asks until there is an answer: the inner result is one, the outer error is worth another try.
-async fn patiently<T>(health: &Health, whom: &str, mut ask: impl AsyncFnMut() -> Result<Result<T>>) -> Result<T> {
+async fn patiently<T>(
+    health: &Health,
+    retry: &Retry,
+    whom: &str,
+    mut ask: impl AsyncFnMut() -> Result<Result<T>>,
+) -> Result<T> {
     let mut attempt = 0;
     loop {
         match ask().await {
             Ok(answer) => return answer,
             Err(error) => {
                 attempt += 1;
-                let delay = BACKOFF.delay(attempt, random());
+                let delay = retry.backoff.delay(attempt, random());
                 let error = format!("{error:#}");
                 tracing::warn!(error, attempt, retry_in_ms = delay.as_millis() as u64, "waiting for {whom}");
                 health.not_ready(format!("waiting for {whom}: {error}"));
@@ -258,42 +319,4 @@ async fn patiently<T>(health: &Health, whom: &str, mut ask: impl AsyncFnMut() ->
             }
         }
     }
-}
-
-/// The table, or why there is none; the outer error says that ClickHouse could not tell.
-async fn described(config: &Config, client: &Client, table: &str) -> Result<Result<Table>> {
-    let clickhouse = &config.clickhouse;
-    match describe(client, &clickhouse.database, table, clickhouse.query_timeout).await {
-        // The quiet step looks at the queries of one server, and the load at what that server has.
-        Ok(Some(found)) if found.is_replicated() => Ok(Err(anyhow!(
-            "table {}.{table} is {}: exactly once on replicated tables is not there yet; use a MergeTree on one server",
-            clickhouse.database,
-            found.engine
-        ))),
-        Ok(Some(table)) => Ok(Ok(table)),
-        Ok(None) => Ok(Err(anyhow!(
-            "ClickHouse shows user {} no table {}.{table}; create it with `millrace migrate --apply`, or grant SELECT and INSERT on it",
-            clickhouse.user,
-            clickhouse.database
-        ))),
-        Err(error) if matches!(classify(&error), ErrorClass::Auth | ErrorClass::Permanent) => {
-            Ok(Err(anyhow::Error::new(error).context(format!("describe table {}.{table}", clickhouse.database))))
-        }
-        Err(error) => Err(anyhow::Error::new(error).context(format!("reach ClickHouse at {}", clickhouse.url))),
-    }
-}
-
-fn require_columns(name: &str, table: &Table, columns: &[String]) -> Result<()> {
-    let missing: Vec<&str> =
-        columns.iter().filter(|column| table.column(column).is_none()).map(String::as_str).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let ours: Vec<&&str> = missing.iter().filter(|column| [PARTITION_COLUMN, OFFSET_COLUMN].contains(column)).collect();
-    let hint = if ours.is_empty() {
-        "; add them with `millrace migrate --apply` or ALTER TABLE, or take them out of [topics.columns]"
-    } else {
-        "; add them with `millrace migrate --apply`: the delivery protocol rests on them"
-    };
-    bail!("table {name} has no column {}{hint}", missing.join(", "));
 }

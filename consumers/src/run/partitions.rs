@@ -1,9 +1,12 @@
 //! The comings and goings of partitions: assigned, taken over, started, drained, revoked, taken over again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, histogram};
 use millrace_pipeline::{
     assignment::Attempt,
     batch::{Progress, Trigger},
@@ -16,6 +19,7 @@ use crate::{
     kafka::rebalance::Rebalance,
     takeover::TakenOver,
     telemetry::metrics as names,
+    time::now_ms,
 };
 
 /// How long a partition rests before it is claimed again after ClickHouse refused an insert of it: somebody else has
@@ -36,6 +40,7 @@ impl Worker {
                 Rebalance::Assigned(partitions) => {
                     // Should any of them be held already, what is remembered of it is void.
                     self.forget(&partitions);
+                    self.lag.forget(&partitions);
                     tracing::info!(topic = self.crew.topic, ?partitions, "partitions assigned");
                     self.source.complete_assign(&partitions).context("take assigned partitions on")?;
                     let attempt = self.pipeline.assign(&partitions);
@@ -45,16 +50,17 @@ impl Worker {
                 Rebalance::Revoked { partitions, lost } => {
                     tracing::info!(topic = self.crew.topic, ?partitions, lost, "partitions revoked");
                     if !lost {
-                        // While ClickHouse takes nothing, waiting would only hold the group up.
-                        let hopeless = self.trouble().is_some();
-                        let patience = if hopeless { Duration::ZERO } else { REVOKE_DRAIN };
-                        self.drain(patience.min(self.crew.settings.drain_timeout))?;
+                        // For a shard that takes nothing, waiting would only hold the group up.
+                        self.drain(REVOKE_DRAIN.min(self.crew.settings.drain_timeout), |worker, shard| {
+                            worker.trouble_of(shard).is_none()
+                        })?;
                     }
                     faults::at(Point::Drained);
                     self.forget(&partitions);
+                    self.lag.forget(&partitions);
                     for partition in &partitions {
                         self.positions.remove(partition);
-                        self.crew.set_lag(*partition, 0);
+                        self.crew.end_series(*partition);
                     }
                     let restarted = self.pipeline.revoke(&partitions);
                     self.source.complete_revoke(&partitions).context("give revoked partitions up")?;
@@ -63,7 +69,8 @@ impl Worker {
             }
             self.crew.held.set(self.pipeline.assignment().held());
             let held = self.pipeline.assignment().held().count();
-            gauge!(names::PARTITIONS_ASSIGNED, "topic" => self.crew.topic.clone()).set(held as f64);
+            self.crew.tell(names::PARTITIONS_ASSIGNED, held);
+            self.observe();
         }
         Ok(())
     }
@@ -74,18 +81,26 @@ impl Worker {
         tracing::warn!(topic = self.crew.topic, ?partitions, "partitions are taken over again");
         self.source.pause(&partitions);
         self.forget(&partitions);
+        self.spans.forget();
         let rest = if refused { AFTER_REFUSAL } else { Duration::ZERO };
         self.take_over(attempt, partitions, rest);
     }
 
     fn take_over(&mut self, attempt: Attempt, partitions: Vec<i32>, rest: Duration) {
         self.assigned_at.insert(attempt, Instant::now());
-        let new_index = self.pipeline.new_index();
         // What is held already makes way in the end, oldest ids first; meanwhile there is room for a fair share.
         let max_ids = self.pipeline.spec().dedup.max_ids;
         let fair = max_ids / self.pipeline.assignment().held().count().max(1) * partitions.len();
         let room = fair.max(max_ids.saturating_sub(self.pipeline.dedup_ids()));
-        self.crew.take_over(attempt, partitions, rest, room, self.source.reader(), new_index);
+        let all = partitions.len().max(1);
+        for shard in 0..self.lanes.len() {
+            let of_shard = partitions.iter().copied().filter(|one| self.pipeline.shard_of(*one) == shard);
+            let own: Vec<i32> = of_shard.collect();
+            if !own.is_empty() {
+                let (room, new_index) = (room.saturating_mul(own.len()) / all, self.pipeline.new_index());
+                self.crew.take_over((shard, attempt), own, rest, room, self.source.reader(), new_index);
+            }
+        }
     }
 
     fn forget(&mut self, partitions: &[i32]) {
@@ -116,12 +131,13 @@ impl Worker {
                 // Where a partition begins is decided once: a restart must not decide it anew, at a later end.
                 self.source.commit(&[Progress { partition, epoch, next_offset }], |_| mark, CommitMode::Sync);
             }
-            if self.paused {
+            if self.paused || self.is_shut(partition) {
                 self.source.pause(&[partition]);
             }
             let ids = taken_over.index.len();
             self.pipeline.taken_over(attempt, partition, epoch, next_offset, taken_over.index);
             self.logs.start(partition, mark);
+            self.lag.start(partition, next_offset, mark.map(|mark| mark.timestamp_ms));
             let assigned_at = self.assigned_at.get(&attempt).copied();
             if behind && let Some(at) = assigned_at {
                 self.awaited.insert(partition, at);
@@ -132,6 +148,28 @@ impl Worker {
         }
     }
 
+    /// Tells how far behind the partitions are that are read, and what is held of the topic.
+    pub(super) fn observe(&mut self) {
+        let now_ms = now_ms();
+        for (partition, next_offset) in &self.positions {
+            if let Some(high) = self.source.known_high(*partition) {
+                // Of one that is paused librdkafka tells what it knew before.
+                let is_fetched = !self.paused && !self.is_shut(*partition);
+                let is_drained = is_fetched && self.source.is_drained(*partition);
+                let unread = if is_drained { 0 } else { (high - next_offset).max(0) };
+                let seconds = self.lag.seconds(*partition, unread > 0, now_ms);
+                self.crew.tell_lag(*partition, unread, seconds);
+                self.behind.insert(*partition, (unread, seconds));
+            }
+        }
+        self.crew.tell(names::DEDUP_IDS, self.pipeline.dedup_ids());
+        self.crew.tell(names::INSERTS_IN_FLIGHT, self.in_flight());
+        self.crew.tell(names::PARTITIONS_RUNNING, self.pipeline.assignment().running().count());
+        self.crew.tell_queue("stash", self.stash.values().map(VecDeque::len).sum());
+        self.crew.tell_queue("waiting", self.pipeline.waiting_events());
+        self.crew.tell_queue("inserts", self.in_flight());
+    }
+
     /// Batches are in the table that bring partitions so far.
     pub(super) fn landed(&mut self, progress: &[Progress]) {
         for at in progress.iter().filter_map(|one| self.awaited.remove(&one.partition)) {
@@ -139,17 +177,17 @@ impl Worker {
         }
     }
 
-    /// Why ClickHouse takes no rows.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let full = self.in_flight >= self.crew.settings.inserts_in_flight;
-        self.crew.trouble(self.blocked_since.filter(|_| full).map(|since| since.elapsed()))
-    }
-
-    /// Lands everything that was read, or as much as the time allows.
-    fn drain(&mut self, timeout: Duration) -> Result<()> {
+    /// Lands everything that was read, or as much as the time allows and as the shards take that are worth waiting for.
+    fn drain(&mut self, timeout: Duration, worth: impl Fn(&Self, usize) -> bool) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        self.send(Trigger::Drain)?;
-        while self.pipeline.in_flight() && Instant::now() < deadline {
+        for shard in 0..self.lanes.len() {
+            self.send(shard, Trigger::Drain)?;
+        }
+        let awaited = |worker: &Self| {
+            let mut shards = 0..worker.lanes.len();
+            worker.pipeline.in_flight() && shards.any(|shard| worker.lanes[shard].in_flight > 0 && worth(worker, shard))
+        };
+        while awaited(self) && Instant::now() < deadline {
             self.wait_for_news(Duration::from_millis(20));
             self.crew.beat();
         }
@@ -166,14 +204,10 @@ impl Worker {
         self.source.commit(&committed, |partition| self.logs.mark(partition), mode);
     }
 
-    /// Drains, and leaves the group.
-    pub(super) fn drain_and_leave(mut self) -> Result<()> {
+    /// Reads no more, and lands what was read.
+    pub(super) fn drain_all(&mut self) -> Result<()> {
         let running: Vec<i32> = self.pipeline.assignment().running().map(|(partition, _)| partition).collect();
         self.source.pause(&running);
-        self.drain(self.crew.settings.drain_timeout)?;
-        self.crew.keep_jobs(|_| false);
-        drop(self.source);
-        tracing::info!(topic = self.crew.topic, "drained and left the group");
-        self.stopped.map_or(Ok(()), Err)
+        self.drain(self.crew.settings.drain_timeout, |_, _| true)
     }
 }

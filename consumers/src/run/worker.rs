@@ -12,6 +12,7 @@ use metrics::{counter, gauge};
 use millrace_pipeline::{
     assignment::Attempt,
     batch::{Progress, Trigger},
+    share::ShareGuard,
     topic::TopicPipeline,
 };
 use rdkafka::{
@@ -23,13 +24,20 @@ use rdkafka::{
 
 use super::{
     crew::{Crew, Told},
+    lag::Lag,
+    lanes::Lane,
     logs::Logs,
+    stop::{Stop, StopReason},
 };
 use crate::{
     faults::{self, Point},
-    kafka::{reference::Update, source::Source, tell_error},
+    kafka::{code, reference::Update, source::Source, tell_error},
     takeover::TakenOver,
-    telemetry::metrics as names,
+    telemetry::{
+        metrics as names,
+        spans::BatchSpans,
+        stages::{Stage, Stages},
+    },
 };
 
 /// Updates of reference topics taken in one round, so that a long topic does not hold the loop up.
@@ -52,13 +60,16 @@ pub struct Worker {
     pub(super) incomplete: BTreeSet<usize>,
     /// Records that wait for their schema, or came while nothing could be taken, by partition and in order.
     pub(super) stash: BTreeMap<i32, VecDeque<OwnedMessage>>,
-    pub(super) in_flight: usize,
+    /// By shard of ClickHouse.
+    pub(super) lanes: Vec<Lane>,
     pub(super) blocked_since: Option<Instant>,
     /// Whether the running partitions are paused because nothing can be taken.
     pub(super) paused: bool,
+    /// Whether somebody has said that nothing is to be read.
+    pub(super) held: bool,
     pub(super) leaving: bool,
     /// Why, if not because it was asked to.
-    pub(super) stopped: Option<anyhow::Error>,
+    stopped: Option<Stop>,
     /// The last commit of each partition that is held.
     pub(super) committed: BTreeMap<i32, Progress>,
     pub(super) assigned_at: BTreeMap<Attempt, Instant>,
@@ -68,6 +79,13 @@ pub struct Worker {
     /// The offset that each partition held was last known to want next.
     pub(super) positions: BTreeMap<i32, i64>,
     pub(super) logs: Logs,
+    pub(super) lag: Lag,
+    /// What it came to at last: events and seconds by partition.
+    pub(super) behind: BTreeMap<i32, (i64, Option<f64>)>,
+    /// Stops the topic when too many of its events cannot be read.
+    pub(super) guard: ShareGuard,
+    /// Of the batch being filled.
+    pub(super) spans: BatchSpans,
     kept_house: Instant,
     forgot_refused: Instant,
 }
@@ -80,9 +98,13 @@ impl Worker {
         crew: Crew,
         told: Receiver<Told>,
         updates: Receiver<Update>,
+        spans: BatchSpans,
     ) -> Self {
         let incomplete = (0..pipeline.spec().lookups.len()).collect();
         let now = Instant::now();
+        let shards = pipeline.shards();
+        let guard = ShareGuard::new(crew.settings.dead_letter_limit);
+        crew.tell(names::DEDUP_MAX_IDS, pipeline.spec().dedup.max_ids);
         Self {
             pipeline,
             source,
@@ -91,9 +113,10 @@ impl Worker {
             updates,
             incomplete,
             stash: BTreeMap::new(),
-            in_flight: 0,
+            lanes: (0..shards).map(|_| Lane::default()).collect(),
             blocked_since: None,
             paused: false,
+            held: false,
             leaving: false,
             stopped: None,
             committed: BTreeMap::new(),
@@ -102,16 +125,47 @@ impl Worker {
             awaited: BTreeMap::new(),
             positions: BTreeMap::new(),
             logs: Logs::new(now),
+            lag: Lag::default(),
+            behind: BTreeMap::new(),
+            guard,
+            spans,
             kept_house: now,
             forgot_refused: now,
         }
     }
 
-    /// Works until told to leave, then drains.
+    /// Works until told to leave or to stop, then drains and leaves the group. What did not land is committed by nobody.
     ///
     /// # Errors
-    /// A defect, or Kafka is beyond repair.
-    pub fn run(mut self) -> Result<()> {
+    /// Why the topic does not go on: it was stopped, or a defect, or Kafka is beyond repair.
+    pub fn run(mut self) -> Result<(), Stop> {
+        let worked = self.work();
+        self.crew.keep_jobs(|_| false);
+        self.crew.cell.update(|view| view.partitions.clear());
+        // Whoever reads its partitions next tells how far they are.
+        drop(self.source);
+        self.crew.tell_nothing_held(self.positions.keys());
+        match (worked, self.stopped) {
+            (Ok(()), stopped) => {
+                tracing::info!(topic = self.crew.topic, "drained and left the group");
+                stopped.map_or(Ok(()), Err)
+            }
+            (Err(error), None) => Err(Stop::new(StopReason::Failed, error)),
+            (Err(error), Some(stop)) => {
+                tracing::error!(topic = self.crew.topic, error = format!("{error:#}"), "the topic was not drained");
+                Err(stop)
+            }
+        }
+    }
+
+    /// Stops the topic: it drains, gives its partitions up and says why, once; other topics go on. From a job, send
+    /// [`Told::Stop`]. The first reason counts.
+    pub(super) fn stop(&mut self, stop: Stop) {
+        self.leaving = true;
+        self.stopped.get_or_insert(stop);
+    }
+
+    fn work(&mut self) -> Result<()> {
         while !self.leaving {
             faults::at(Point::Polled);
             self.crew.beat();
@@ -125,7 +179,7 @@ impl Worker {
             self.send_due()?;
             self.keep_house();
         }
-        self.drain_and_leave()
+        self.drain_all()
     }
 
     /// The position of some partition is not what it was thought to be: all are taken over again, from where they
@@ -136,17 +190,17 @@ impl Worker {
         self.take_over_again(restarted, false);
     }
 
-    /// Whether no record can be taken now: every insert slot is in use and the batch is due, or events wait for a
-    /// reference record. Waits a little if so; while that lasts, partitions are paused and Kafka is polled on.
+    /// Whether no record can be taken now: every insert slot is in use and the batch is due, of every shard that has partitions
+    /// here, or events wait for a reference record. Waits a little if so; while that lasts, partitions are paused and Kafka is polled on.
     fn blocked(&mut self) -> Result<bool> {
         let now = self.crew.now();
         let mut misses = Vec::new();
         let waiting = !self.pipeline.retry_waiting(now, &mut misses).context("enrich events that waited")?;
         self.crew.count_misses(self.pipeline.spec(), &misses);
-        let full = self.in_flight >= self.crew.settings.inserts_in_flight && self.pipeline.due(now).is_some();
-        if !self.incomplete.is_empty() || waiting || full {
+        let full = self.all_are_full(now);
+        if self.held || !self.incomplete.is_empty() || waiting || full {
             let since = *self.blocked_since.get_or_insert_with(Instant::now);
-            if since.elapsed() < STAND_STILL {
+            if !self.held && since.elapsed() < STAND_STILL {
                 self.wait_for_news(Duration::from_millis(20));
             } else {
                 if !self.paused {
@@ -161,17 +215,17 @@ impl Worker {
         self.blocked_since = None;
         if std::mem::take(&mut self.paused) {
             let running = self.pipeline.assignment().running().map(|(partition, _)| partition);
-            let free: Vec<i32> = running.filter(|partition| !self.stash.contains_key(partition)).collect();
+            let free: Vec<i32> = running.filter(|partition| self.may_be_read(*partition)).collect();
             self.source.resume(&free);
         }
-        Ok(false)
+        Ok(self.leave_out_the_full())
     }
 
     /// Polls while partitions are paused. A record that comes all the same is kept.
     fn poll_for_events(&mut self, timeout: Duration) -> Result<()> {
         match self.source.poll(timeout) {
             None => {}
-            Some(Err(error)) if complain(&error)? => self.start_over(),
+            Some(Err(error)) if complain(&error, &self.crew.stages)? => self.start_over(),
             Some(Err(_)) => {}
             Some(Ok(message)) if self.pipeline.accept(message.partition(), message.offset()) => {
                 self.stash.entry(message.partition()).or_default().push_back(message.detach());
@@ -181,20 +235,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends the batch if it is due and a slot is free.
+    /// Sends each shard's batch if it is due and a slot is free.
     fn send_due(&mut self) -> Result<()> {
-        if self.in_flight < self.crew.settings.inserts_in_flight
-            && let Some(trigger) = self.pipeline.due(self.crew.now())
-        {
-            self.send(trigger)?;
+        for shard in 0..self.lanes.len() {
+            if self.lanes[shard].in_flight < self.crew.settings.inserts_in_flight
+                && let Some(trigger) = self.pipeline.due(shard, self.crew.now())
+            {
+                self.send(shard, trigger)?;
+            }
         }
         Ok(())
     }
 
-    pub(super) fn send(&mut self, trigger: Trigger) -> Result<()> {
-        if let Some(batch) = self.pipeline.close(trigger).context("close a batch")? {
-            self.in_flight += 1;
-            self.crew.land(batch);
+    pub(super) fn send(&mut self, shard: usize, trigger: Trigger) -> Result<()> {
+        let begun = Instant::now();
+        if let Some(batch) = self.pipeline.close(shard, trigger).context("close a batch")? {
+            self.crew.stages.passed(Stage::Batch, batch.rows.num_rows(), begun.elapsed());
+            self.lanes[shard].in_flight += 1;
+            let spans = self.spans.close(&batch);
+            self.crew.land(shard, batch, spans);
         }
         Ok(())
     }
@@ -216,53 +275,61 @@ impl Worker {
     fn act(&mut self, told: Told) {
         match told {
             Told::TakenOver(taken_over) => {
-                self.crew.inserter.answered();
+                let shard = self.pipeline.shard_of(taken_over.partition);
+                self.crew.shards[shard].inserter.answered();
                 self.starting.push_back(taken_over);
             }
-            Told::Durable { seq, insert_ms } => {
-                self.in_flight -= 1;
-                insert_ms.into_iter().for_each(|took_ms| self.pipeline.inserted(took_ms));
+            Told::Durable { shard, seq, insert_ms } => {
+                self.lanes[shard].in_flight -= 1;
+                insert_ms.into_iter().for_each(|took_ms| self.pipeline.inserted(shard, took_ms));
                 let committable = self.pipeline.durable(seq);
                 self.source.commit(&committable, |partition| self.logs.mark(partition), CommitMode::Async);
                 self.landed(&committable);
                 faults::at(Point::Committed);
+                let further = |one: &Progress| self.lag.committed(one.partition, one.next_offset);
+                self.crew.stages.came(Stage::Commit, committable.iter().map(further).sum());
                 self.committed.extend(committable.into_iter().map(|progress| (progress.partition, progress)));
             }
-            Told::Unsettled { seq, refused } => {
-                self.in_flight -= 1;
+            Told::Unsettled { shard, seq, refused } => {
+                self.lanes[shard].in_flight -= 1;
+                self.given_up(if refused { "refused" } else { "unsettled" });
                 let restarted = self.pipeline.unsettled(seq);
                 self.take_over_again(restarted, refused);
+            }
+            Told::Drifted { shard, seq, why } => {
+                self.lanes[shard].in_flight -= 1;
+                // Nobody takes its partitions over here: this process leaves, and whoever reads next starts behind the last
+                // commit.
+                self.given_up("drifted");
+                let _ = self.pipeline.unsettled(seq);
+                self.stop(Stop::new(StopReason::TableAltered, anyhow::anyhow!(why)));
             }
             Told::Schema { id, schema } => {
                 self.crew.asked.remove(&id);
                 match schema {
-                    Some(schema) => self.pipeline.decoder.learn(id, &schema),
-                    None => self.pipeline.decoder.learn_absent(id),
+                    Some(schema) => self.pipeline.learn(id, &schema),
+                    None => self.pipeline.learn_absent(id),
                 }
             }
             Told::Looked { seen } => self.logs_looked_at(&seen),
-            Told::Stop(error) => (self.stopped, self.leaving) = (Some(error), true),
+            Told::Stop(stop) => self.stop(stop),
+            Told::Hold(hold) => self.hold(hold),
             Told::Leave => self.leaving = true,
         }
     }
 
+    /// A batch's events are read again.
+    fn given_up(&self, reason: &'static str) {
+        counter!(names::BATCHES_GIVEN_UP, "topic" => self.crew.topic.clone(), "reason" => reason).increment(1);
+    }
+
     fn follow_references(&mut self) {
         for update in self.updates.try_iter().take(UPDATES) {
-            let (lookup, applied) = match update {
-                Update::Upsert { lookup, records } => (lookup, self.pipeline.reference(lookup).upsert(&records)),
-                Update::Delete { lookup, key } => {
-                    self.pipeline.reference(lookup).delete(&key);
-                    (lookup, Ok(()))
-                }
-                Update::Complete { lookup } => {
-                    self.incomplete.remove(&lookup);
-                    (lookup, Ok(()))
-                }
-            };
-            let name = self.pipeline.spec().lookups[lookup].name.clone();
-            if let Err(error) = applied {
-                tracing::error!(%error, lookup = name, "reference records were not taken in");
+            let (lookup, complete) = update.apply(&mut self.pipeline);
+            if complete {
+                self.incomplete.remove(&lookup);
             }
+            let name = self.pipeline.spec().lookups[lookup].name.clone();
             gauge!(names::REFERENCE_ROWS, "lookup" => name).set(self.pipeline.reference(lookup).len() as f64);
         }
     }
@@ -277,7 +344,7 @@ impl Worker {
         }
         if self.forgot_refused.elapsed() >= FORGET_REFUSED {
             self.forgot_refused = Instant::now();
-            self.pipeline.decoder.forget_refused();
+            self.pipeline.forget_refused();
         }
         let early = self.pipeline.expire(self.crew.now());
         if early > 0 {
@@ -293,19 +360,23 @@ impl Worker {
         self.assigned_at.retain(|attempt, _| assignment.is_pending(*attempt));
         self.crew.keep_jobs(|attempt| assignment.is_pending(attempt));
         self.positions.extend(assignment.running());
-        self.crew.set_ready(self.incomplete.is_empty(), assignment.settled(), self.trouble());
-        self.crew.observe(&self.positions, &self.source, self.pipeline.dedup_ids(), self.in_flight);
+        self.tell_readiness();
+        let share = self.guard.share(self.crew.now());
+        gauge!(names::DEAD_LETTER_SHARE, "topic" => self.crew.topic.clone()).set(share);
+        self.observe();
+        self.tell_status();
         self.look_at_logs();
     }
 }
 
 /// An error that librdkafka tells of while it goes on by itself; `true` when the position of a partition is in doubt: it
 /// is out of range, or librdkafka has passed over records that it cannot read.
-pub(super) fn complain(error: &KafkaError) -> Result<bool> {
+pub(super) fn complain(error: &KafkaError, stages: &Stages) -> Result<bool> {
     if let KafkaError::MessageConsumptionFatal(_) = error {
         anyhow::bail!("Kafka ended this consumer for good: {error}; restart it");
     }
     tell_error("consumer", error, "a record was not read");
+    stages.failed(Stage::Poll, code(error), 1);
     let code = error.rdkafka_error_code();
     Ok(matches!(code, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::BadMessage)))
 }

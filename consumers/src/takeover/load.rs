@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
-use clickhouse::{Client, Row};
+use clickhouse::Row;
 use metrics::counter;
 use millrace_pipeline::dedup::{Millis, PartitionIndex};
 use serde::Deserialize;
 
 use crate::{
-    clickhouse::{claims::identifier, client::within},
+    clickhouse::{claims::identifier, client::within, replicas::Replicas},
     telemetry::metrics as names,
 };
 
@@ -24,9 +24,9 @@ const AGE_STEPS: u64 = 256;
 
 /// The ids of one table.
 pub struct Ids {
-    /// For queries; loads may take long, so it has no timeout of its own.
-    pub client: Client,
-    /// Kafka topic, for log lines and counters.
+    /// For queries; loads may take long, so they have no timeout of their own.
+    pub replicas: Replicas,
+    /// What log lines and counters call the topic.
     pub topic: String,
     /// Table, quoted, with its database.
     pub table: String,
@@ -151,7 +151,7 @@ impl Ids {
     pub(super) async fn landed(&self) -> Result<BTreeMap<i32, i64>> {
         let sql =
             format!("SELECT _partition AS partition, max(_offset) AS offset FROM {} GROUP BY _partition", self.table);
-        let rows = self.client.query_raw(&sql).fetch_all::<Last>();
+        let rows = self.replicas.client().query_raw(&sql).fetch_all::<Last>();
         let rows = within(SILENCE, rows).await.context("ask which partitions the table has rows of")?;
         Ok(rows.into_iter().map(|last| (last.partition, last.offset)).collect())
     }
@@ -179,13 +179,13 @@ impl Ids {
             within_halved.join(", "),
             self.table,
         );
-        let rows = self.client.query_raw(&sql).fetch_all::<Counts>();
+        let rows = self.replicas.client().query_raw(&sql).fetch_all::<Counts>();
         let rows = within(SILENCE, rows).await.context("count the ids to be read back")?.into_iter();
         Ok(rows.map(|counts| (counts.partition, counts)).collect())
     }
 
     async fn read(&self, sql: &str, step: Millis, index: &mut PartitionIndex, now: &impl Fn() -> Millis) -> Result<()> {
-        let mut answer = self.client.query_raw(sql).fetch_bytes("RowBinary").context("read ids back")?;
+        let mut answer = self.replicas.client().query_raw(sql).fetch_bytes("RowBinary").context("read ids back")?;
         let mut rows = Rows::default();
         while let Some(chunk) = within(SILENCE, answer.next()).await.context("read ids back")? {
             index.load(rows.parse(&chunk, step), now());

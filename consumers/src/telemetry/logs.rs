@@ -1,63 +1,101 @@
-//! Sets up log lines: text for people, JSON for machines, on stderr. Secrets never reach it, because the libraries that
-//! see them (HTTP, TLS) are held at warnings whatever the level.
+//! Sets up log lines: text for people, JSON for machines, on stderr, as [`millrace_telemetry::lines`] says. Secrets never
+//! reach it, because the libraries that see them (HTTP, TLS) are held at warnings whatever the level.
 
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use anyhow::{Context, Result};
+use millrace_telemetry::lines::{Form, Lines, held};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, Targets},
     fmt::MakeWriter,
     layer::SubscriberExt,
+    reload::{self, Handle},
 };
 
+use super::recent::Recent;
 use crate::config::{Log, LogFormat, LogLevel};
 
-/// Libraries whose finer lines show headers and URLs of requests, credentials among them.
-const HELD_AT_WARNINGS: &[&str] = &["clickhouse", "hyper", "hyper_util", "reqwest", "native_tls", "h2"];
+/// Commands and who gave them: written whatever the level.
+pub const AUDIT: &str = "millrace::audit";
 
-/// Sends this process's log lines to stderr, once.
+/// The filter of this process's log lines, and its level.
+static LEVEL: OnceLock<(Handle<Targets, Registry>, Mutex<LogLevel>)> = OnceLock::new();
+
+/// Sends the log lines of this process, called `service` in them, to stderr, once.
 ///
 /// # Errors
 /// Somebody has set up log lines before.
-pub fn init(log: &Log) -> Result<()> {
-    let subscriber = subscriber(log, io::stderr().is_terminal(), io::stderr);
-    tracing::subscriber::set_global_default(subscriber).context("set up log lines")
+pub fn init(log: &Log, service: &str) -> Result<()> {
+    let (subscriber, filter) = subscriber(log, service, io::stderr().is_terminal(), io::stderr);
+    tracing::subscriber::set_global_default(subscriber).context("set up log lines")?;
+    // Who has set the subscriber is the first here too.
+    _ = LEVEL.set((filter, Mutex::new(log.level)));
+    Ok(())
 }
 
-fn subscriber<W>(log: &Log, terminal: bool, writer: W) -> impl Subscriber + Send + Sync
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    let level = match log.level {
+/// The least important log lines that are written.
+pub fn level() -> Option<LogLevel> {
+    LEVEL.get().map(|(_, level)| *level.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Writes log lines from this importance on; what it was before.
+///
+/// # Errors
+/// Log lines were never set up.
+pub fn set_level(to: LogLevel) -> Result<LogLevel> {
+    let (filter, level) = LEVEL.get().context("log lines were never set up")?;
+    let mut level = level.lock().unwrap_or_else(PoisonError::into_inner);
+    filter.reload(targets(to)).context("set the log level")?;
+    Ok(std::mem::replace(&mut *level, to))
+}
+
+fn targets(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => Level::ERROR,
         LogLevel::Warn => Level::WARN,
         LogLevel::Info => Level::INFO,
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    let held = LevelFilter::from_level(level.min(Level::WARN));
-    let targets = HELD_AT_WARNINGS
-        .iter()
-        .fold(Targets::new().with_default(level), |targets, library| targets.with_target(*library, held));
-    let json = match log.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !terminal,
+    held(level).with_target(AUDIT, level.max(Level::INFO))
+}
+
+fn subscriber<W>(
+    log: &Log,
+    service: &str,
+    terminal: bool,
+    writer: W,
+) -> (impl Subscriber + Send + Sync + use<W>, Handle<Targets, Registry>)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (targets, filter) = reload::Layer::new(targets(log.level));
+    let form = match log.format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Text => Form::Text,
+        LogFormat::Auto if terminal => Form::Text,
+        LogFormat::Auto => Form::Json,
     };
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
-        Box::new(lines.json().flatten_event(true).with_span_list(false).with_filter(targets))
-    } else {
-        Box::new(lines.with_ansi(terminal).with_filter(targets))
-    };
-    tracing_subscriber::registry().with(lines)
+    let repeat_interval_ms = u64::try_from(log.repeat_interval.as_millis()).unwrap_or(u64::MAX);
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Lines::new(form, service, repeat_interval_ms))
+        .with_ansi(terminal && form == Form::Text)
+        .with_writer(writer)
+        .with_filter(targets);
+    (tracing_subscriber::registry().with(lines).with(Recent.with_filter(LevelFilter::WARN)), filter)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use super::*;
 
@@ -78,7 +116,8 @@ mod tests {
     fn written(format: LogFormat, level: LogLevel, write: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(&Log { format, level }, false, move || writer.clone());
+        let log = Log { format, level, repeat_interval: Duration::ZERO };
+        let (subscriber, _filter) = subscriber(&log, "millrace", false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, write);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
@@ -92,6 +131,7 @@ mod tests {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&line["level"], &line["message"]), (&"INFO".into(), &"batch landed".into()));
         assert_eq!((&line["topic"], &line["rows"]), (&"orders".into(), &3.into()));
+        assert_eq!(line["service_name"], "millrace");
         assert!(line["timestamp"].is_string() && line["target"].as_str().unwrap().contains("logs"));
     }
 
@@ -103,6 +143,27 @@ mod tests {
             tracing::trace!("ours");
         });
         assert!(!lines.contains("hunter2") && lines.contains("broken pipe") && lines.contains("ours"), "{lines}");
+    }
+
+    #[test]
+    fn a_level_can_be_changed_while_libraries_stay_at_warnings_and_commands_are_always_told() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = Log { format: LogFormat::Json, level: LogLevel::Error, repeat_interval: Duration::ZERO };
+        let (subscriber, filter) = subscriber(&log, "millrace", false, move || writer.clone());
+        tracing::subscriber::with_default(subscriber, || {
+            for level in [LogLevel::Error, LogLevel::Debug, LogLevel::Warn] {
+                filter.reload(targets(level)).unwrap();
+                tracing::debug!("ours at {level:?}");
+                tracing::debug!(target: "reqwest::connect", "hunter2");
+                tracing::info!(target: AUDIT, "command at {level:?}");
+            }
+        });
+        let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let message =
+            |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
+        let said: Vec<String> = lines.lines().map(message).collect();
+        assert_eq!(said, ["command at Error", "ours at Debug", "command at Debug", "command at Warn"], "{lines}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `millrace audit` on real parts: what a pipeline landed is accounted for while it runs, and each break that is made on
 //! purpose afterwards is found with its coordinates.
 
-mod bench;
+pub(crate) mod bench;
 
 use std::{
     io::{BufRead, BufReader, Read},

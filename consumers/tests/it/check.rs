@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::world::{NOBODY, World, millrace};
+use crate::{
+    rollups::without_rollups,
+    world::{NOBODY, World, millrace},
+};
 
 #[tokio::test]
 async fn a_sound_set_up_has_no_problem() {
@@ -59,6 +62,7 @@ async fn clickhouse_down_or_refusing_the_password_is_one_problem() {
 #[tokio::test]
 async fn every_drift_of_the_table_is_told_at_once() {
     let world = World::migrated().await;
+    without_rollups(&world).await;
     for statement in [
         "ALTER TABLE {db}.orders DROP COLUMN coupon",
         "ALTER TABLE {db}.orders DROP COLUMN _offset",
@@ -66,16 +70,18 @@ async fn every_drift_of_the_table_is_told_at_once() {
         "ALTER TABLE {db}.orders MODIFY COLUMN customer_segment LowCardinality(String) DEFAULT ''",
         "ALTER TABLE {db}.orders ADD COLUMN region String",
         "ALTER TABLE {db}.orders RESET SETTING non_replicated_deduplication_window",
+        "ALTER TABLE {db}.orders MODIFY TTL toDateTime(timestamp) + INTERVAL 6 HOUR",
     ] {
         world.sql(statement).await;
     }
     let ran = world.check(&world.config);
-    assert_eq!((ran.status, ran.problems().len()), (1, 6), "{}", ran.stdout);
+    assert_eq!((ran.status, ran.problems().len()), (1, 7), "{}", ran.stdout);
     ran.tells("columns", &["no column coupon"]);
     ran.tells("columns", &["no column _offset", "millrace migrate --apply"]);
     ran.tells("columns", &["column total is of type Decimal(10, 2)", "expected Decimal(18, 2)"]);
     ran.tells("columns", &["column customer_segment", "customer:segment may be null", "expected Nullable"]);
     ran.tells("columns", &["column region gets no value"]);
+    ran.tells("clickhouse", &["table orders lets rows go after 0.2 days", "dedup.window is 1.0 days"]);
     ran.tells("columns", &["retried insert would land twice", "non_replicated_deduplication_window"]);
     world.clean_up().await;
 }

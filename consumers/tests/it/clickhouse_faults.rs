@@ -8,9 +8,8 @@ use std::{
 use clickhouse::Client;
 use millrace_consumers::clickhouse::{
     errors::{ErrorClass, classify, code},
-    insert::Outcome,
+    insert::{Outcome, body},
 };
-use millrace_pipeline::encode::arrow_stream;
 
 use crate::{
     protocol::{batch, claims, inserter_with, rows},
@@ -77,7 +76,13 @@ async fn a_full_disk_is_waited_out() {
 #[tokio::test]
 async fn a_column_that_was_dropped_is_waited_for() {
     waited_out(
-        &["ALTER TABLE {db}.orders DROP COLUMN _offset"],
+        &[
+            "DROP VIEW {db}.orders_revenue_per_minute_mv",
+            "DROP VIEW {db}.orders_steps_mv",
+            "DROP VIEW {db}.orders_skus_per_day_mv",
+            "DROP VIEW {db}.customer_value_per_hour_mv",
+            "ALTER TABLE {db}.orders DROP COLUMN _offset",
+        ],
         &["ALTER TABLE {db}.orders ADD COLUMN _offset Int64"],
         "(NO_SUCH_COLUMN_IN_TABLE)",
     )
@@ -90,16 +95,16 @@ async fn refused_under(setting: (&str, &str), expected: u32) {
     let claims = claims(&world, "me");
     claims.claim(&[0]).await.unwrap();
     let batch = batch(rows(50_000, 1), 1);
-    let body = arrow_stream(&batch.rows).unwrap();
+    let body = body(&batch.rows).unwrap();
     let restricted: Client = world.client.clone().with_setting(setting.0, setting.1);
     let restricted = inserter_with(&world, restricted, &claims).await;
     // Ids of queries are the server's, and other tests insert into a topic of this name, too.
     let token = &world.database;
-    let error = restricted.send(&batch, token, 0, claims.lease(), body.clone().into()).await.unwrap_err();
+    let error = restricted.send(&batch, token, 0, claims.lease(), &body).await.unwrap_err();
     assert_eq!((code(&error), classify(&error)), (Some(expected), ErrorClass::Retry), "{error}");
     assert_eq!(world.rows_landed().await, 0);
     let free = inserter_with(&world, world.client.clone(), &claims).await;
-    free.send(&batch, token, 1, claims.lease(), body.into()).await.unwrap();
+    free.send(&batch, token, 1, claims.lease(), &body).await.unwrap();
     assert_eq!(world.rows_landed().await, 50_000);
     world.clean_up().await;
 }

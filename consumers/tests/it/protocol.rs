@@ -8,22 +8,22 @@ use std::{
 
 use arrow_array::{ArrayRef, FixedSizeBinaryArray, Int32Array, Int64Array, RecordBatch, TimestampMillisecondArray};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
-use clickhouse::Client;
 use millrace_consumers::{
     clickhouse::{
         claims::Claims,
         errors::{ErrorClass, classify},
-        insert::{Inserter, Outcome},
+        insert::{Inserter, Outcome, body},
+        replicas::Replicas,
+        rollups::Rollups,
         table::describe,
     },
     config::{Config, LostPosition, StartOffset},
     kafka::source::Source,
-    takeover::{Held, Ids, Request, TakeOver, TakenOver},
+    takeover::{Elsewhere, Held, Ids, Request, TakeOver, TakenOver},
 };
 use millrace_pipeline::{
     batch::{Batch, Progress, Trigger},
     dedup::PartitionIndex,
-    encode::arrow_stream,
 };
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -38,19 +38,24 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) fn claims(world: &World, owner: &str) -> Claims {
-    Claims::new(world.client.clone(), world.qualified("claims"), "orders", owner, TIMEOUT)
+    claims_on(world.client.clone(), world, owner)
+}
+
+/// Claims on these servers.
+pub(crate) fn claims_on(servers: impl Into<Replicas>, world: &World, owner: &str) -> Claims {
+    Claims::new(servers, world.qualified("claims"), "orders", owner, TIMEOUT)
 }
 
 async fn inserter(world: &World, claims: &Claims) -> Inserter {
     inserter_with(world, world.client.clone(), claims).await
 }
 
-/// An inserter that speaks through `client`.
-pub(crate) async fn inserter_with(world: &World, client: Client, claims: &Claims) -> Inserter {
+/// An inserter that speaks to these servers.
+pub(crate) async fn inserter_with(world: &World, servers: impl Into<Replicas>, claims: &Claims) -> Inserter {
     let table = describe(&world.client, &world.database, "orders", TIMEOUT).await.unwrap().unwrap();
     let columns = ["event_id", "timestamp", "_partition", "_offset"].map(str::to_owned);
     let table_name = world.qualified("orders");
-    Inserter::new(client, claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
+    Inserter::new(servers, claims.clone(), "orders", &table_name, &table, &columns, TIMEOUT)
 }
 
 /// Rows of one partition with offsets from 0, their times spread over `months`.
@@ -156,12 +161,12 @@ async fn the_same_rows_under_the_same_token_land_once_also_through_the_fence() {
     claims.claim(&[0]).await.unwrap();
     let inserter = inserter(&world, &claims).await;
     let batch = batch(rows(1000, 2), 1);
-    let body = arrow_stream(&batch.rows).unwrap();
+    let body = body(&batch.rows).unwrap();
     for attempt in 0..3 {
-        inserter.send(&batch, "one-token", attempt, claims.lease(), body.clone().into()).await.unwrap();
+        inserter.send(&batch, "one-token", attempt, claims.lease(), &body).await.unwrap();
     }
     assert_eq!(world.rows_landed().await, 1000);
-    inserter.send(&batch, "another-token", 0, claims.lease(), body.into()).await.unwrap();
+    inserter.send(&batch, "another-token", 0, claims.lease(), &body).await.unwrap();
     assert_eq!(world.rows_landed().await, 2000, "the negative control: without the token they land again");
     world.clean_up().await;
 }
@@ -175,14 +180,14 @@ async fn an_insert_that_comes_too_late_to_be_told_from_a_repetition_is_refused()
     claims.claim(&[0]).await.unwrap();
     let inserter = inserter(&world, &claims).await;
     let batch = batch(rows(1000, 2), 1);
-    let body = arrow_stream(&batch.rows).unwrap();
+    let body = body(&batch.rows).unwrap();
     let lease = claims.lease().unwrap();
     for wrong in [lease.in_another_life(), lease.run_out()] {
-        let error = inserter.send(&batch, &world.database, 0, Some(wrong), body.clone().into()).await.unwrap_err();
+        let error = inserter.send(&batch, &world.database, 0, Some(wrong), &body).await.unwrap_err();
         assert_eq!(classify(&error), ErrorClass::TooLate, "{error}");
     }
     assert_eq!(world.rows_landed().await, 0);
-    inserter.send(&batch, &world.database, 1, Some(lease), body.into()).await.unwrap();
+    inserter.send(&batch, &world.database, 1, Some(lease), &body).await.unwrap();
     assert_eq!(world.rows_landed().await, 1000);
     world.clean_up().await;
 }
@@ -193,7 +198,7 @@ async fn a_half_sent_insert_of_an_earlier_owner_is_stopped_and_leaves_no_row() {
     let (first, second) = (claims(&world, "first"), claims(&world, "second"));
     first.claim(&[0]).await.unwrap();
     let batch = batch(rows(200_000, 1), 1);
-    let body = arrow_stream(&batch.rows).unwrap();
+    let body = body(&batch.rows).unwrap();
     let sql = format!(
         "INSERT INTO {} (event_id, timestamp, _partition, _offset) SELECT event_id, timestamp, _partition, _offset FROM \
          input('event_id UUID, timestamp DateTime64(3, \\'UTC\\'), _partition Int32, _offset Int64') WHERE {} FORMAT ArrowStream",
@@ -205,6 +210,7 @@ async fn a_half_sent_insert_of_an_earlier_owner_is_stopped_and_leaves_no_row() {
         .insert_formatted_with(sql)
         .with_setting("log_comment", first.comment(&batch.progress))
         .with_setting("wait_end_of_query", "1");
+    let body = body.concat();
     let (half, rest) = body.split_at(body.len() / 2);
     insert.send(half.to_vec().into()).await.unwrap();
     let running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] LIKE '%\"owner\":\"first\"%'";
@@ -214,7 +220,7 @@ async fn a_half_sent_insert_of_an_earlier_owner_is_stopped_and_leaves_no_row() {
     }
 
     second.claim(&[0]).await.unwrap();
-    assert!(second.quiet(&[0]).await.unwrap() >= 1);
+    assert!(second.quiet(&[0], std::time::Instant::now()).await.unwrap() >= 1);
     let ended = async {
         insert.send(rest.to_vec().into()).await?;
         insert.end().await
@@ -242,18 +248,21 @@ async fn ids_inside_the_window_and_past_the_commit_are_loaded_and_no_others() {
     produce(&config, topic, 8).await;
     commit(&config, topic, 5);
 
-    let source = Source::subscribe(&config.kafka, topic).unwrap();
+    let source = Source::subscribe(&config.kafka, topic, topic).unwrap();
     let take_over = TakeOver {
         claims: claims(&world, "me"),
+        elsewhere: Elsewhere::default(),
         ids: Ids {
-            client: world.client.clone(),
+            replicas: world.client.clone().into(),
             topic: topic.clone(),
             table: world.qualified("orders"),
             id_column: "event_id".into(),
             window: WINDOW,
             unacknowledged_rows: 1,
         },
+        rollups: Rollups::new(world.client.clone(), &world.database, "orders"),
         topic: topic.clone(),
+        label: topic.clone(),
         start: StartOffset::Earliest,
         on_lost_position: LostPosition::Resume,
         kafka_timeout: TIMEOUT,

@@ -13,6 +13,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    message::OwnedMessage,
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use uuid::Uuid;
@@ -23,6 +24,8 @@ const SCHEMA: &str = r#"{"type": "record", "name": "Small", "fields": [
     {"name": "event_id", "type": {"type": "string", "logicalType": "uuid"}},
     {"name": "timestamp", "type": {"type": "long", "logicalType": "timestamp-millis"}}]}"#;
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Far more than the hard end of leaving.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
 
 /// A world whose events have an id and a time only.
 pub(crate) struct Small {
@@ -31,7 +34,7 @@ pub(crate) struct Small {
     pub(crate) group: String,
     /// The configuration with the shipped events and lookups instead.
     pub(crate) whole_config: String,
-    port: u16,
+    pub(crate) port: u16,
     schema_id: u32,
     producer: FutureProducer,
     admin: AdminClient<DefaultClientContext>,
@@ -39,9 +42,9 @@ pub(crate) struct Small {
 
 /// A running `millrace`, killed if the test fails before it ends.
 pub(crate) struct Running {
-    child: Child,
-    log: PathBuf,
-    port: u16,
+    pub(crate) child: Child,
+    pub(crate) log: PathBuf,
+    pub(crate) port: u16,
 }
 
 impl Small {
@@ -74,8 +77,20 @@ impl Small {
 
     /// Produces events with the ids `ids`.
     pub(crate) async fn produce(&self, partition: i32, ids: std::ops::Range<u32>) {
-        let values: Vec<Vec<u8>> = ids.map(|id| self.event(id)).collect();
-        self.produce_to(&self.topic, partition, &values).await;
+        self.produce_to(&self.topic, partition, &self.events(ids)).await;
+    }
+
+    /// The values of events with the ids `ids`.
+    pub(crate) fn events(&self, ids: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+        ids.map(|id| self.event(id)).collect()
+    }
+
+    /// What `act` does to the topic, done to another one.
+    pub(crate) async fn at<T>(&mut self, topic: &str, act: impl AsyncFnOnce(&Self) -> T) -> T {
+        let own = std::mem::replace(&mut self.topic, topic.to_owned());
+        let done = act(self).await;
+        self.topic = own;
+        done
     }
 
     pub(crate) async fn produce_to(&self, topic: &str, partition: i32, values: &[Vec<u8>]) {
@@ -88,7 +103,12 @@ impl Small {
         }
     }
 
-    fn event(&self, id: u32) -> Vec<u8> {
+    /// Produces one record; its offset.
+    pub(crate) async fn send(&self, record: FutureRecord<'_, [u8], [u8]>) -> i64 {
+        self.producer.send(record, TIMEOUT).await.unwrap().offset
+    }
+
+    pub(crate) fn event(&self, id: u32) -> Vec<u8> {
         let mut value = vec![0];
         value.extend(self.schema_id.to_be_bytes());
         let text = Uuid::from_u128(u128::from(id)).to_string();
@@ -143,12 +163,31 @@ impl Small {
         }
     }
 
+    /// How many records a topic of one partition has had.
+    pub(crate) fn ends(&self, topic: &str) -> i64 {
+        self.consumer().fetch_watermarks(topic, 0, TIMEOUT).unwrap().1
+    }
+
     pub(crate) fn commit(&self, offset: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(&self.topic, 0);
         element.set_offset(Offset::Offset(offset)).unwrap();
         element.set_metadata(metadata);
         self.consumer().commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// All records of partition 0 of a topic, in order.
+    pub(crate) fn records(&self, topic: &str) -> Vec<OwnedMessage> {
+        let consumer = self.consumer();
+        let (low, high) = consumer.fetch_watermarks(topic, 0, TIMEOUT).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Offset(low)).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut records = Vec::new();
+        while low + (records.len() as i64) < high {
+            records.push(consumer.poll(TIMEOUT).expect("a record in time").unwrap().detach());
+        }
+        records
     }
 
     fn consumer(&self) -> BaseConsumer {
@@ -174,12 +213,28 @@ impl Small {
     }
 
     pub(crate) fn run(&self) -> Running {
-        let log = self.world.directory.join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.args(["run", "--config", &self.world.write(&self.world.config), "--log-level", "info"]);
-        let child = command.stderr(Stdio::from(File::create(&log).unwrap())).spawn().unwrap();
-        Running { child, log, port: self.port }
+        self.run_at("info")
     }
+
+    /// As [`Small::run`], with log lines of this level and those that are more important.
+    pub(crate) fn run_at(&self, level: &str) -> Running {
+        start(&self.world.write(&self.world.config), self.world.directory.join("log"), self.port, level)
+    }
+
+    /// A second process beside the one that [`Small::run`] starts, with a configuration and a port of its own.
+    pub(crate) fn run_beside(&self, config: &str) -> Running {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = self.world.directory.join("beside.toml");
+        fs::write(&file, config.replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{port}"))).unwrap();
+        start(file.to_str().unwrap(), self.world.directory.join("log.beside"), port, "info")
+    }
+}
+
+fn start(config: &str, log: PathBuf, port: u16, level: &str) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+    command.args(["run", "--config", config, "--log-level", level]);
+    let child = command.stderr(Stdio::from(File::create(&log).unwrap())).spawn().unwrap();
+    Running { child, log, port }
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
@@ -213,10 +268,12 @@ impl Running {
         Some(line.parse().unwrap())
     }
 
-    pub(crate) fn terminate(&mut self) -> (ExitStatus, Duration) {
+    /// Asks it to leave and waits until it has. What stands in front of its servers may run on this very runtime, so its
+    /// thread is given back meanwhile.
+    pub(crate) async fn terminate(&mut self) -> (ExitStatus, Duration) {
         let begun = Instant::now();
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        (self.child.wait().unwrap(), begun.elapsed())
+        (self.ended(ENDS_WITHIN).await, begun.elapsed())
     }
 
     /// Waits for an end that nobody asked for.

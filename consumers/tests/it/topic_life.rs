@@ -23,7 +23,7 @@ async fn read_once(small: &Small, ids: u32) {
     small.produce(0, 0..ids).await;
     let mut running = small.run();
     small.until_rows(u64::from(ids), SOON, &running).await;
-    assert!(running.terminate().0.success());
+    assert!(running.terminate().await.0.success());
     assert_eq!(small.committed().unwrap().0, i64::from(ids));
 }
 
@@ -43,13 +43,13 @@ async fn a_topic_made_anew_while_nobody_read_it_is_read_from_its_beginning() {
     small.until_rows(140, SOON, &running).await;
     assert_eq!(lost(&small, &running, "recreated").await, Some(1.0));
     assert!(running.log().contains("the topic was deleted and made anew"), "{}", running.log());
-    running.terminate();
+    running.terminate().await;
     // The new log is known now.
     small.produce(0, 140..150).await;
     let mut running = small.run();
     small.until_rows(150, SOON, &running).await;
     assert_eq!(lost(&small, &running, "recreated").await, Some(0.0));
-    running.terminate();
+    running.terminate().await;
     small.world.clean_up().await;
 }
 
@@ -67,7 +67,7 @@ async fn a_topic_made_anew_while_it_is_read_is_read_from_its_beginning() {
     small.until_rows(250, AFTER_A_LOOK, &running).await;
     let told = (lost(&small, &running, "recreated").await, lost(&small, &running, "expired").await);
     assert!(told.0 >= Some(1.0) || told.1 >= Some(1.0), "{told:?}\n{}", running.log());
-    assert!(running.terminate().0.success());
+    assert!(running.terminate().await.0.success());
     small.world.clean_up().await;
 }
 
@@ -79,14 +79,14 @@ async fn offsets_that_have_expired_do_not_make_the_events_meanwhile_be_skipped()
     running.until_logged("partition is read", SOON).await;
     small.produce(0, 0..20).await;
     small.until_rows(20, SOON, &running).await;
-    running.terminate();
+    running.terminate().await;
     small.delete_group().await;
     small.produce(0, 20..50).await;
 
     let mut running = small.run();
     small.until_rows(50, SOON, &running).await;
     assert_eq!(lost(&small, &running, "expired").await, Some(1.0));
-    running.terminate();
+    running.terminate().await;
     small.world.clean_up().await;
 }
 
@@ -111,7 +111,7 @@ async fn what_retention_has_taken_is_said_and_the_policy_decides() {
     small.until_rows(20 + 15, SOON, &running).await;
     assert_eq!(lost(&small, &running, "retention").await, Some(1.0));
     assert!(running.log().contains("\"committed\":\"20\""), "{}", running.log());
-    running.terminate();
+    running.terminate().await;
     assert_eq!(small.committed().unwrap().0, 60);
     small.world.clean_up().await;
 }
@@ -130,7 +130,7 @@ async fn a_partition_that_is_added_is_read_from_its_beginning_and_its_first_row_
     small.produce(1, 5..25).await;
     small.until_rows(25, AFTER_A_LOOK, &running).await;
     assert_eq!(running.metric(&timed).await, Some(1.0));
-    running.terminate();
+    running.terminate().await;
     small.world.clean_up().await;
 }
 
@@ -158,7 +158,7 @@ async fn a_partition_that_is_added_to_a_reference_topic_is_read_from_its_beginni
         assert!(begun.elapsed() < SOON, "{}", running.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(running.terminate().0.success());
+    assert!(running.terminate().await.0.success());
     small.world.clean_up().await;
 }
 
@@ -168,7 +168,7 @@ async fn an_unreachable_broker_does_not_hold_the_end_up() {
     small.world.config = small.whole_config.replace(&small.world.stack.kafka, NOBODY);
     let mut running = small.run();
     running.until_logged("\"subscribed\"", SOON).await;
-    let (status, took) = running.terminate();
+    let (status, took) = running.terminate().await;
     assert!(status.success() && took < SOON, "{took:?}\n{}", running.log());
     small.world.clean_up().await;
 }

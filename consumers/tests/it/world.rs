@@ -26,6 +26,8 @@ pub(crate) struct Stack {
     pub(crate) clickhouse: String,
     pub(crate) admin: User,
     pub(crate) pipeline: User,
+    pub(crate) analyst: User,
+    pub(crate) secured: crate::secured::Doors,
 }
 
 #[derive(Deserialize)]
@@ -97,10 +99,13 @@ impl World {
         millrace(&[&[command, "--config", &self.write(config)], arguments].concat())
     }
 
-    /// Writes a configuration, and returns the file's name.
+    /// Writes a configuration, and returns the file's name. A process that was started just before reads the old one or the
+    /// new one, never half of it.
     pub(crate) fn write(&self, config: &str) -> String {
         let file = self.directory.join("millrace.toml");
-        fs::write(&file, config).unwrap();
+        let draft = self.directory.join("millrace.toml.draft");
+        fs::write(&draft, config).unwrap();
+        fs::rename(&draft, &file).unwrap();
         file.to_str().unwrap().to_owned()
     }
 
@@ -174,6 +179,11 @@ async fn make_topics(stack: &Stack, name: &str) {
 
 /// The id that the registry gives the schema.
 pub(crate) async fn register(registry: &str, subject: &str, schema: &str) -> u32 {
+    register_with(registry, subject, schema, &serde_json::json!([])).await
+}
+
+/// As [`register`], for a schema with references to others.
+pub(crate) async fn register_with(registry: &str, subject: &str, schema: &str, references: &serde_json::Value) -> u32 {
     #[derive(Deserialize)]
     struct Registered {
         id: u32,
@@ -181,7 +191,7 @@ pub(crate) async fn register(registry: &str, subject: &str, schema: &str) -> u32
     let answer = reqwest::Client::new()
         .post(format!("{registry}/subjects/{subject}/versions"))
         .header("content-type", "application/vnd.schemaregistry.v1+json")
-        .body(serde_json::json!({ "schema": schema }).to_string())
+        .body(serde_json::json!({ "schema": schema, "references": references }).to_string())
         .send()
         .await
         .unwrap();

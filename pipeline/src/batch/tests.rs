@@ -37,7 +37,7 @@ fn batcher(max_rows: usize, max_bytes: usize, max_age_ms: u64) -> Batcher {
 fn an_empty_batcher_is_never_due_and_closes_to_nothing() {
     let mut batcher = batcher(1, 1, 0);
     assert_eq!((batcher.due(u64::MAX), batcher.deadline()), (None, None));
-    assert!(batcher.close(Trigger::Drain).unwrap().is_none());
+    assert!(batcher.close(0, Trigger::Drain).unwrap().is_none());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn it_is_due_by_the_age_of_the_first_thing_in_it() {
     batcher.add_rows(rows(&[1]), &[0], 900);
     assert_eq!(batcher.deadline(), Some(1050));
     assert_eq!((batcher.due(1049), batcher.due(1050)), (None, Some(Trigger::Age)));
-    assert!(batcher.close(Trigger::Age).unwrap().is_some());
+    assert!(batcher.close(0, Trigger::Age).unwrap().is_some());
     assert_eq!(batcher.deadline(), None);
 }
 
@@ -75,7 +75,7 @@ fn progress_without_rows_is_a_batch_because_dropped_duplicates_move_offsets_too(
     batcher.advance(3, 2, 10, 0);
     batcher.advance(1, 4, 7, 0);
     batcher.advance(3, 2, 12, 0);
-    let batch = batcher.close(Trigger::Age).unwrap().unwrap();
+    let batch = batcher.close(0, Trigger::Age).unwrap().unwrap();
     assert_eq!(batch.rows.num_rows(), 0);
     assert_eq!(batch.rows.schema(), schema());
     let expected = [(1, 4, 7), (3, 2, 12)];
@@ -90,7 +90,7 @@ fn chunks_are_joined_in_order_with_their_times_and_without_repeated_dictionary_v
     batcher.add_rows(rows(&[]), &[], 0);
     batcher.add_rows(rows(&[2, 3, 1]), &[20, 30, 10], 0);
     assert_eq!(batcher.rows(), 5);
-    let batch = batcher.close(Trigger::Drain).unwrap().unwrap();
+    let batch = batcher.close(0, Trigger::Drain).unwrap().unwrap();
     assert_eq!(batch.rows.column(0).as_primitive::<Int64Type>().values(), &[5, 4, 2, 3, 1]);
     assert_eq!(batch.published_ms, [50, 40, 20, 30, 10]);
     let text = batch.rows.column(1).as_dictionary::<Int32Type>();
@@ -107,7 +107,7 @@ fn numbers_rise_and_nothing_of_a_closed_batch_is_in_the_next() {
         batcher.add_rows(rows(&[1]), &[0], 0);
         batcher.add_dead_letter(letter(1), 0);
         batcher.advance(0, 1, 1, 0);
-        let batch = batcher.close(Trigger::Age).unwrap().unwrap();
+        let batch = batcher.close(seq, Trigger::Age).unwrap().unwrap();
         assert_eq!((batch.seq, batch.rows.num_rows(), batch.dead_letters.len(), batch.progress.len()), (seq, 1, 1, 1));
     }
 }
@@ -123,7 +123,7 @@ fn an_abandoned_batch_tells_its_partitions_and_leaves_nothing_behind() {
     assert_eq!(batcher.abandon(), [2, 4]);
     assert_eq!((batcher.due(u64::MAX), batcher.rows(), batcher.partitions().count()), (None, 0, 0));
     batcher.add_rows(rows(&[3]), &[1], 0);
-    let batch = batcher.close(Trigger::Age).unwrap().unwrap();
+    let batch = batcher.close(0, Trigger::Age).unwrap().unwrap();
     assert_eq!((batch.rows.num_rows(), batch.dead_letters.len(), batch.published_ms.len()), (1, 0, 1));
 }
 
@@ -138,7 +138,8 @@ fn batches_are_sent_young_while_inserts_are_quick_and_old_while_they_are_slow() 
     assert_eq!(age(&[]), 1000, "as long as nothing is known");
     assert_eq!(age(&[1]), 250, "never younger than a quarter");
     assert_eq!(age(&[100]), 400);
-    assert_eq!(age(&[100, 100, 300]), 600, "one slow insert counts for a quarter");
+    assert_eq!(age(&[100, 200, 200, 200]), 400, "slow inserts beside a quick one do not count");
+    assert_eq!(age(&[100, 200, 200, 200, 200]), 800, "until it is long ago");
     assert_eq!(age(&[60_000]), 1000);
 }
 

@@ -21,6 +21,8 @@ pub(super) enum Column {
     Int(Vec<i32>),
     /// Also timestamps, and microseconds of a day.
     Long(Vec<i64>),
+    /// Parts of durations.
+    Unsigned(Vec<u32>),
     Float(Vec<f32>),
     Double(Vec<f64>),
     /// Text or bytes.
@@ -71,6 +73,7 @@ impl Column {
             DataType::Boolean => Self::Boolean(Vec::new()),
             DataType::Int32 | DataType::Date32 | DataType::Time32(_) => Self::Int(Vec::new()),
             DataType::Int64 | DataType::Time64(_) | DataType::Timestamp(..) => Self::Long(Vec::new()),
+            DataType::UInt32 => Self::Unsigned(Vec::new()),
             DataType::Float32 => Self::Float(Vec::new()),
             DataType::Float64 => Self::Double(Vec::new()),
             DataType::Utf8 | DataType::Binary => Self::Bytes(Bytes::default()),
@@ -100,6 +103,7 @@ impl Column {
             Self::Boolean(values) => values.len(),
             Self::Int(values) | Self::Symbol { keys: values, .. } => values.len(),
             Self::Long(values) => values.len(),
+            Self::Unsigned(values) => values.len(),
             Self::Float(values) => values.len(),
             Self::Double(values) => values.len(),
             Self::Bytes(values) => values.ends.0.len(),
@@ -111,6 +115,21 @@ impl Column {
         }
     }
 
+    /// Bytes that a value takes, a null too, besides those that are copied from its datum; those of items are not counted.
+    pub(super) fn width(&self) -> usize {
+        match self {
+            // Nothing takes no memory, but time.
+            Self::Null(_) | Self::Boolean(_) => 1,
+            Self::Int(_) | Self::Unsigned(_) | Self::Symbol { .. } | Self::Float(_) => 4,
+            Self::Long(_) | Self::Double(_) => 8,
+            Self::Bytes(_) | Self::List { .. } | Self::Map { .. } => Ends::WIDTH,
+            Self::Fixed { len, .. } => *len,
+            Self::Decimal(_) => 16,
+            Self::Nullable { values, .. } => values.width().saturating_add(1),
+            Self::Record(fields) => fields.iter().map(Self::width).fold(0, usize::saturating_add),
+        }
+    }
+
     /// Appends a value that nobody will read, under a null.
     pub(super) fn push_nothing(&mut self) {
         match self {
@@ -118,6 +137,7 @@ impl Column {
             Self::Boolean(values) => values.push(false),
             Self::Int(values) | Self::Symbol { keys: values, .. } => values.push(0),
             Self::Long(values) => values.push(0),
+            Self::Unsigned(values) => values.push(0),
             Self::Float(values) => values.push(0.0),
             Self::Double(values) => values.push(0.0),
             Self::Bytes(values) => values.ends.repeat(),
@@ -139,6 +159,7 @@ impl Column {
             Self::Boolean(values) => values.truncate(len),
             Self::Int(values) | Self::Symbol { keys: values, .. } => values.truncate(len),
             Self::Long(values) => values.truncate(len),
+            Self::Unsigned(values) => values.truncate(len),
             Self::Float(values) => values.truncate(len),
             Self::Double(values) => values.truncate(len),
             Self::Bytes(values) => values.truncate(len),
@@ -193,6 +214,7 @@ impl Column {
                 DataType::Timestamp(..) => primitive::<types::TimestampNanosecondType>(values, data_type, nulls)?,
                 _ => primitive::<types::Int64Type>(values, data_type, nulls)?,
             },
+            Self::Unsigned(values) => primitive::<types::UInt32Type>(values, data_type, nulls)?,
             Self::Float(values) => primitive::<types::Float32Type>(values, data_type, nulls)?,
             Self::Double(values) => primitive::<types::Float64Type>(values, data_type, nulls)?,
             Self::Decimal(values) => {
@@ -258,6 +280,9 @@ impl Bytes {
 }
 
 impl Ends {
+    /// Bytes that each end takes.
+    pub(super) const WIDTH: usize = size_of::<i32>();
+
     /// Appends an end; `None` when an array cannot hold so much.
     #[inline]
     pub(super) fn push(&mut self, end: usize) -> Option<()> {

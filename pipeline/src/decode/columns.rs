@@ -1,6 +1,9 @@
 //! The columns of a reader's schema: which Arrow type each Avro type has.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use apache_avro::{
     Schema,
@@ -10,41 +13,95 @@ use arrow_schema::{DataType, Field, Fields, TimeUnit};
 
 use super::{
     names::{Names, Path, PlanError},
+    plan::{Base, Number, base},
     skip::decimal_limit,
 };
 
 /// Metadata of an enum's field: its symbols as a JSON array.
 pub const ENUM_SYMBOLS: &str = "avro.enum.symbols";
 
-/// The field of a value, or `None` for a type that has no column: a union of several types, `duration`, `big-decimal`, a
-/// decimal of more than 38 digits, and what consists of nothing else.
+/// Metadata of a record's field, and of the schema of rows: a JSON object of the fields that have no column, and why.
+pub const WITHOUT_COLUMN: &str = "avro.without.column";
+
+/// The field of a value.
+///
+/// # Errors
+/// [`PlanError::NoColumn`] for a type that no column can hold, and for what consists of nothing else.
 pub(super) fn field<'s>(
     name: &str,
     schema: &'s Schema,
     names: &Names<'s>,
     path: &Path<'_>,
-) -> Result<Option<Field>, PlanError> {
+) -> Result<Field, PlanError> {
     let (schema, path) = names.enter(schema, path)?;
-    if let Schema::Union(union) = schema {
-        let Some(value) = only_value(union) else { return Ok(None) };
-        let nullable = union.variants().len() > 1;
-        return Ok(field(name, value, names, &path)?.map(|field| field.with_nullable(nullable)));
-    }
-    let Some(data_type) = data_type(schema, names, &path)? else { return Ok(None) };
-    // What is always null has to be allowed to be.
-    let field = Field::new(name, data_type, matches!(schema, Schema::Null));
-    Ok(Some(match schema {
+    match schema {
+        Schema::Union(union) => match only_value(union) {
+            Some(value) => Ok(field(name, value, names, &path)?.with_nullable(union.variants().len() > 1)),
+            None => one_of(name, union, names, &path),
+        },
+        Schema::Record(record) => {
+            let members = record.fields.iter().map(|one| (one.name.as_str(), &one.schema));
+            members_of(name, members, names, &path)
+        }
         Schema::Enum(symbols) => {
             let symbols = serde_json::to_string(&symbols.symbols).unwrap_or_default();
-            field.with_metadata(HashMap::from([(ENUM_SYMBOLS.to_owned(), symbols)]))
+            let metadata = HashMap::from([(ENUM_SYMBOLS.to_owned(), symbols)]);
+            Ok(Field::new(name, data_type(schema, names, &path)?, false).with_metadata(metadata))
         }
-        _ => field,
-    }))
+        // What is always null has to be allowed to be.
+        _ => Ok(Field::new(name, data_type(schema, names, &path)?, matches!(schema, Schema::Null))),
+    }
 }
 
-fn data_type<'s>(schema: &'s Schema, names: &Names<'s>, path: &Path<'_>) -> Result<Option<DataType>, PlanError> {
+/// A struct with a column for each type of a union, of which one at most is not null.
+fn one_of<'s>(name: &str, union: &'s UnionSchema, names: &Names<'s>, path: &Path<'_>) -> Result<Field, PlanError> {
+    let values = || union.variants().iter().filter(|branch| !matches!(branch, Schema::Null));
+    if values().next().is_none() {
+        return Err(PlanError::NoColumn("a union of nothing but null".to_owned()));
+    }
+    let mut seen = Vec::new();
+    for branch in values().map(branch_name) {
+        if seen.contains(&branch) {
+            return Err(PlanError::NoColumn(format!("a union of two types that are both called `{branch}`")));
+        }
+        seen.push(branch);
+    }
+    let field = members_of(name, values().map(|branch| (branch_name(branch), branch)), names, path)?;
+    let DataType::Struct(branches) = field.data_type() else { unreachable!("members are those of a struct") };
+    let branches: Fields = branches.iter().map(|branch| branch.as_ref().clone().with_nullable(true)).collect();
+    Ok(field.with_data_type(DataType::Struct(branches)))
+}
+
+/// A struct of those members that have a column.
+fn members_of<'s, 'n>(
+    name: &str,
+    members: impl Iterator<Item = (&'n str, &'s Schema)>,
+    names: &Names<'s>,
+    path: &Path<'_>,
+) -> Result<Field, PlanError> {
+    let (mut fields, mut without) = (Vec::new(), BTreeMap::new());
+    for (member, schema) in members {
+        match field(member, schema, names, path) {
+            Ok(field) => fields.push(field),
+            Err(PlanError::NoColumn(why)) => drop(without.insert(member, why)),
+            Err(error) => return Err(error),
+        }
+    }
+    if fields.is_empty() {
+        let why = without.into_values().next().unwrap_or_else(|| "a record without fields".to_owned());
+        return Err(PlanError::NoColumn(why));
+    }
+    let metadata = match serde_json::to_string(&without) {
+        Ok(without_columns) if !without.is_empty() => HashMap::from([(WITHOUT_COLUMN.to_owned(), without_columns)]),
+        _ => HashMap::new(),
+    };
+    Ok(Field::new(name, DataType::Struct(fields.into()), false).with_metadata(metadata))
+}
+
+fn data_type<'s>(schema: &'s Schema, names: &Names<'s>, path: &Path<'_>) -> Result<DataType, PlanError> {
+    let none = |what: &str| Err(PlanError::NoColumn(what.to_owned()));
     let utc = || Some(Arc::from("+00:00"));
-    Ok(Some(match schema {
+    Ok(match schema {
         Schema::Null => DataType::Null,
         Schema::Boolean => DataType::Boolean,
         Schema::Int => DataType::Int32,
@@ -56,7 +113,7 @@ fn data_type<'s>(schema: &'s Schema, names: &Names<'s>, path: &Path<'_>) -> Resu
         Schema::Uuid(UuidSchema::String | UuidSchema::Bytes) => DataType::FixedSizeBinary(16),
         Schema::Uuid(UuidSchema::Fixed(fixed)) | Schema::Fixed(fixed) => match i32::try_from(fixed.size) {
             Ok(len) if len > 0 => DataType::FixedSizeBinary(len),
-            _ => return Ok(None),
+            _ => return none("a fixed of no bytes"),
         },
         Schema::Date => DataType::Date32,
         Schema::TimeMillis => DataType::Time32(TimeUnit::Millisecond),
@@ -70,30 +127,44 @@ fn data_type<'s>(schema: &'s Schema, names: &Names<'s>, path: &Path<'_>) -> Resu
         // At most 38 digits fit 8 bits.
         Schema::Decimal(decimal) => match decimal_limit(decimal) {
             Some(_) => DataType::Decimal128(decimal.precision as u8, decimal.scale as i8),
-            None => return Ok(None),
+            None => return none("a decimal of more than 38 digits, or with more after the point than it has"),
         },
         Schema::Enum(_) => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
-        Schema::Record(record) => {
-            let fields = record.fields.iter().filter_map(|one| field(&one.name, &one.schema, names, path).transpose());
-            let fields: Fields = fields.collect::<Result<_, _>>()?;
-            if fields.is_empty() {
-                return Ok(None);
-            }
-            DataType::Struct(fields)
+        Schema::Array(array) => {
+            DataType::List(Arc::new(field(Field::LIST_FIELD_DEFAULT_NAME, &array.items, names, path)?))
         }
-        Schema::Array(array) => match field(Field::LIST_FIELD_DEFAULT_NAME, &array.items, names, path)? {
-            Some(item) => DataType::List(Arc::new(item)),
-            None => return Ok(None),
-        },
-        Schema::Map(map) => match field("value", &map.types, names, path)? {
-            Some(value) => {
-                let entries = Fields::from(vec![Field::new("key", DataType::Utf8, false), value]);
-                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
-            }
-            None => return Ok(None),
-        },
-        Schema::BigDecimal | Schema::Duration(_) | Schema::Union(_) | Schema::Ref { .. } => return Ok(None),
-    }))
+        Schema::Map(map) => {
+            let entries = [Field::new("key", DataType::Utf8, false), field("value", &map.types, names, path)?];
+            let entries = DataType::Struct(entries.into_iter().collect());
+            DataType::Map(Arc::new(Field::new("entries", entries, false)), false)
+        }
+        Schema::Duration(_) => {
+            let parts = ["months", "days", "millis"].map(|part| Field::new(part, DataType::UInt32, false));
+            DataType::Struct(parts.into_iter().collect())
+        }
+        Schema::BigDecimal => return none("a big-decimal, of which each value has a scale of its own"),
+        Schema::Record(_) | Schema::Union(_) | Schema::Ref { .. } => unreachable!("they are told before"),
+    })
+}
+
+/// What the column of a union's branch is called: as the branch in Avro's own JSON, without the namespace.
+pub(super) fn branch_name(branch: &Schema) -> &str {
+    if let Some(name) = branch.name() {
+        return name.name();
+    }
+    match base(branch) {
+        Base::Null => "null",
+        Base::Boolean => "boolean",
+        Base::Number(Number::Int) => "int",
+        Base::Number(Number::Long) => "long",
+        Base::Number(Number::Float) => "float",
+        Base::Number(Number::Double) => "double",
+        Base::Text => "string",
+        Base::Bytes => "bytes",
+        Base::Array(_) => "array",
+        Base::Map(_) => "map",
+        Base::Fixed(_) | Base::Enum(_) | Base::Record(_) | Base::Other => unreachable!("they have a name"),
+    }
 }
 
 /// The one type of a union besides null.

@@ -1,8 +1,11 @@
 //! Reads the pieces of an Avro datum, and checks each as it is read. It allocates nothing, whatever lengths the datum
 //! claims; after an error it stands where the piece at fault begins, as near as that can be told.
 
-use super::skip::Node;
+use super::{DecodeLimits, skip::Node};
 use crate::reason::Reason;
+
+/// Why a datum is refused that has no room left.
+pub(super) const TOO_MUCH_GROWTH: &str = "in columns it would take more memory than topics.limits.max_growth allows";
 
 /// Longest string or bytes value that is taken for a cut-off one rather than for a nonsense length, in bytes.
 const PLAUSIBLE_LEN: u64 = 1 << 20;
@@ -17,21 +20,38 @@ pub(super) type Step<T = ()> = Result<T, Reason>;
 /// A place in a datum.
 pub(super) struct Cursor<'a> {
     pub(super) rest: &'a [u8],
-    /// Zero-sized items cost no bytes, so their number needs a bound of its own.
-    pub(super) items_left: u64,
+    /// Items and entries that it may still have.
+    items_left: u64,
+    /// Bytes that may still be taken in columns besides those that are copied from the datum.
+    room: u64,
+    max_text_bytes: usize,
     /// Whether strings that go to a column are left to be checked when the column is closed, all at once.
     pub(super) trusts_text: bool,
-    /// What the reader's schema has no place for, when a step ends in [`Reason::Unreadable`].
-    pub(super) unresolved: Option<Box<str>>,
+    /// What is wrong, when the reason that a step ends in does not say it all.
+    pub(super) detail: Option<Box<str>>,
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(datum: &'a [u8], max_items: u64, trusts_text: bool) -> Self {
-        Self { rest: datum, items_left: max_items, trusts_text, unresolved: None }
+    /// A cursor at the beginning of a datum that may take `room` bytes in columns besides its own.
+    pub(super) fn new(datum: &'a [u8], limits: &DecodeLimits, room: u64, trusts_text: bool) -> Self {
+        let (items_left, max_text_bytes) = (limits.max_items as u64, limits.max_text_bytes);
+        Self { rest: datum, items_left, room, max_text_bytes, trusts_text, detail: None }
     }
 
-    /// Blocks of items, each with a count; a negative count is followed by the block's size in bytes.
-    pub(super) fn blocks(&mut self, item_min: usize, mut item: impl FnMut(&mut Self) -> Step) -> Step {
+    /// Reads the default of a field, which takes of the room that this datum has.
+    pub(super) fn default<'d>(&mut self, datum: &'d [u8], read: impl FnOnce(&mut Cursor<'d>) -> Step) -> Step {
+        self.take_room(datum.len() as u64)?;
+        let (items_left, max_text_bytes) = (u64::MAX, usize::MAX);
+        let mut default =
+            Cursor { rest: datum, items_left, room: self.room, max_text_bytes, trusts_text: true, detail: None };
+        let step = read(&mut default);
+        (self.room, self.detail) = (default.room, default.detail);
+        step
+    }
+
+    /// Blocks of items, each with a count; a negative count is followed by the block's size in bytes. Each item has at
+    /// least `item_min` bytes, and takes `width` bytes in columns besides those that are copied from the datum.
+    pub(super) fn blocks(&mut self, item_min: usize, width: usize, mut item: impl FnMut(&mut Self) -> Step) -> Step {
         loop {
             let before = self.rest;
             let count = self.long()?;
@@ -41,12 +61,15 @@ impl<'a> Cursor<'a> {
             let size = if count < 0 { Some(self.long()?) } else { None };
             let count = count.unsigned_abs();
             let bytes_needed = count.saturating_mul(item_min as u64);
-            if bytes_needed > self.rest.len() as u64 || count > self.items_left {
+            if bytes_needed > self.rest.len() as u64 {
                 self.rest = before;
                 return Err(Reason::BadLength);
             }
-            self.items_left -= count;
             let start = self.rest.len();
+            if let Err(reason) = self.admit(count, width) {
+                self.rest = before;
+                return Err(reason);
+            }
             for _ in 0..count {
                 item(self)?;
             }
@@ -55,6 +78,28 @@ impl<'a> Cursor<'a> {
                 return Err(Reason::BadLength);
             }
         }
+    }
+
+    fn admit(&mut self, items: u64, width: usize) -> Step {
+        let Some(items_left) = self.items_left.checked_sub(items) else {
+            return self.too_large("it has more array items and map entries than topics.limits.max_items");
+        };
+        self.items_left = items_left;
+        self.take_room(items.saturating_mul(width as u64))
+    }
+
+    fn take_room(&mut self, bytes: u64) -> Step {
+        match self.room.checked_sub(bytes) {
+            Some(room) => self.room = room,
+            None => return self.too_large(TOO_MUCH_GROWTH),
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn too_large(&mut self, why: &str) -> Step {
+        self.detail = Some(why.into());
+        Err(Reason::TooLarge)
     }
 
     /// Bytes that are text, whether it is checked here or when its column is closed.
@@ -77,7 +122,13 @@ impl<'a> Cursor<'a> {
         let before = self.rest;
         let len = self.long()?;
         match usize::try_from(len) {
-            Ok(len) if len <= self.rest.len() => self.take(len),
+            Ok(len) if len <= self.rest.len() => {
+                if len > self.max_text_bytes {
+                    self.rest = before;
+                    self.too_large("a text or bytes value is longer than topics.limits.max_text_bytes")?;
+                }
+                self.take(len)
+            }
             Ok(len) if len as u64 <= PLAUSIBLE_LEN => Err(Reason::Truncated),
             _ => {
                 self.rest = before;
@@ -136,6 +187,7 @@ impl<'a> Cursor<'a> {
             Node::Long => self.long().map(drop),
             Node::Date => self.date().map(drop),
             Node::Timestamp { per_day } => self.timestamp(*per_day).map(drop),
+            Node::Time { per_day } => self.time(*per_day).map(drop),
             Node::Skip(len) => self.take(*len).map(drop),
             Node::Bytes => self.bytes().map(drop),
             Node::String => self.string().map(drop),
@@ -149,8 +201,11 @@ impl<'a> Cursor<'a> {
                 self.skip(branch)
             }
             Node::Record(fields) => fields.iter().try_for_each(|field| self.skip(field)),
-            Node::Array { item, item_min } => self.blocks(*item_min, |cursor| cursor.skip(item)),
-            Node::Map { value, value_min } => self.blocks(1 + *value_min, |cursor| {
+            // Items that have no bytes still take time.
+            Node::Array { item, item_min } => {
+                self.blocks(*item_min, usize::from(*item_min == 0), |cursor| cursor.skip(item))
+            }
+            Node::Map { value, value_min } => self.blocks(value_min.saturating_add(1), 0, |cursor| {
                 cursor.string()?;
                 cursor.skip(value)
             }),
@@ -176,6 +231,12 @@ impl<'a> Cursor<'a> {
         let value = self.long()?;
         in_range(value, per_day)?;
         Ok(value)
+    }
+
+    /// A time of a day; ClickHouse would take any number for one.
+    pub(super) fn time(&mut self, per_day: i64) -> Step<i64> {
+        let value = self.long()?;
+        if (0..per_day).contains(&value) { Ok(value) } else { Err(Reason::OutOfRange) }
     }
 
     pub(super) fn float(&mut self) -> Step<f32> {

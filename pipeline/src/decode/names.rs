@@ -4,8 +4,6 @@ use std::{cell::Cell, collections::HashMap};
 
 use apache_avro::{Schema, schema::Name};
 
-/// Types nested deeper than this are refused.
-const MAX_DEPTH: usize = 64;
 /// A schema that unfolds into more types than this, by naming the same ones over and over, is refused.
 const MAX_TYPES: usize = 100_000;
 
@@ -19,11 +17,13 @@ pub(super) enum PlanError {
     #[error("the type `{0}` contains itself; recursive types have no columns")]
     Recursive(String),
     /// It is nested without reason.
-    #[error("the schema nests deeper than {MAX_DEPTH} levels, or unfolds into more than {MAX_TYPES} types")]
-    TooDeep,
-    /// It uses a type that has no column.
-    #[error("the schema uses {0}, which has no column type here")]
-    Unsupported(&'static str),
+    #[error(
+        "the schema nests deeper than {0} levels, which is topics.limits.max_depth, or unfolds into more than {MAX_TYPES} types"
+    )]
+    TooDeep(usize),
+    /// It is of a type that no column can hold.
+    #[error("no column can hold {0}")]
+    NoColumn(String),
     /// It refers to a name that it does not define.
     #[error("the schema refers to `{0}`, which it does not define; are its references registered?")]
     UnknownName(String),
@@ -45,6 +45,7 @@ pub(super) fn parse(schema: &str) -> Result<Schema, PlanError> {
 pub(super) struct Names<'s> {
     types: HashMap<&'s Name, &'s Schema>,
     types_left: Cell<usize>,
+    max_depth: usize,
 }
 
 /// The named types around a type, innermost first.
@@ -55,23 +56,37 @@ pub(super) struct Path<'p> {
     depth: usize,
 }
 
-impl<'s> Names<'s> {
-    pub(super) fn of(schema: &'s Schema) -> Self {
-        let mut types = HashMap::new();
-        let mut open = vec![schema];
-        while let Some(schema) = open.pop() {
-            match schema {
-                Schema::Record(record) => open.extend(record.fields.iter().map(|field| &field.schema)),
-                Schema::Array(array) => open.push(&array.items),
-                Schema::Map(map) => open.push(&map.types),
-                Schema::Union(union) => open.extend(union.variants()),
-                _ => {}
-            }
-            if let (Some(name), false) = (schema.name(), matches!(schema, Schema::Ref { .. })) {
-                types.insert(name, schema);
-            }
+/// The types that a schema defines, by name.
+pub fn named_types(schema: &Schema) -> HashMap<&Name, &Schema> {
+    let mut types = HashMap::new();
+    let mut open = vec![schema];
+    while let Some(schema) = open.pop() {
+        match schema {
+            Schema::Record(record) => open.extend(record.fields.iter().map(|field| &field.schema)),
+            Schema::Array(array) => open.push(&array.items),
+            Schema::Map(map) => open.push(&map.types),
+            Schema::Union(union) => open.extend(union.variants()),
+            _ => {}
         }
-        Self { types, types_left: Cell::new(MAX_TYPES) }
+        if let (Some(name), false) = (schema.name(), matches!(schema, Schema::Ref { .. })) {
+            types.insert(name, schema);
+        }
+    }
+    types
+}
+
+impl<'s> Names<'s> {
+    /// Those of `schema`, of which what nests deeper than `max_depth` is refused.
+    pub(super) fn of(schema: &'s Schema, max_depth: usize) -> Self {
+        Self { types: named_types(schema), types_left: Cell::new(MAX_TYPES), max_depth }
+    }
+
+    /// What a schema is, its name resolved if there is such a type.
+    pub(super) fn definition(&self, schema: &'s Schema) -> &'s Schema {
+        match schema {
+            Schema::Ref { name } => self.types.get(name).copied().unwrap_or(schema),
+            other => other,
+        }
     }
 
     /// What a schema is, its name resolved, and the path of what lies inside it.
@@ -91,8 +106,8 @@ impl<'s> Names<'s> {
             }
             around = path.around;
         }
-        let left = self.types_left.get().checked_sub(1).filter(|_| path.depth < MAX_DEPTH);
-        self.types_left.set(left.ok_or(PlanError::TooDeep)?);
+        let left = self.types_left.get().checked_sub(1).filter(|_| path.depth < self.max_depth);
+        self.types_left.set(left.ok_or(PlanError::TooDeep(self.max_depth))?);
         Ok((schema, Path { around: Some(path), name, depth: path.depth + 1 }))
     }
 }

@@ -2,8 +2,8 @@
 //! each writer's schema and not for each datum.
 //!
 //! Besides what the specification lets be read: a UUID in any of its three forms, a decimal of the same scale from bytes
-//! or a fixed, and named types under other names, which the registry has compared. A logical type is read as another one
-//! by nobody: a time in microseconds is no time in milliseconds.
+//! or a fixed, and named types under other names, which the registry has compared, unless a union has one of the right
+//! name. A logical type is read as another one by nobody: a time in microseconds is no time in milliseconds.
 
 use apache_avro::{
     Schema,
@@ -12,7 +12,9 @@ use apache_avro::{
 use arrow_schema::{DataType, Field};
 
 use super::{
+    column::{Column, Ends},
     columns::only_value,
+    cursor::DAY_MS,
     default,
     names::{Names, Path, PlanError},
     skip::{Node, decimal_limit, per_day},
@@ -28,6 +30,10 @@ pub(super) enum Op {
     /// Into 64 bits, from as many or from 32.
     Long(Number),
     Timestamp {
+        per_day: i64,
+    },
+    /// Of a day, into 32 bits or 64.
+    Time {
         per_day: i64,
     },
     Float(Number),
@@ -57,17 +63,29 @@ pub(super) enum Op {
         branches: Box<[Branch]>,
         nullable: bool,
     },
+    /// Into the column of its type, of the columns that a union of several types has.
+    Choice {
+        column: usize,
+        op: Box<Op>,
+    },
+    /// Of a type of such a union that has no column.
+    Passed(Box<Node>),
+    /// Months, days and milliseconds, little-endian.
+    Duration,
     Record {
         fields: Box<[FieldOp]>,
         defaults: Box<[Default]>,
     },
+    /// `width` is what an item takes in columns besides the bytes that are copied from the datum.
     List {
         item: Box<Op>,
         item_min: usize,
+        width: usize,
     },
     Map {
         value: Box<Op>,
         value_min: usize,
+        width: usize,
     },
 }
 
@@ -121,38 +139,25 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
     ) -> Result<Op, PlanError> {
         let (w, w_path) = self.writer.enter(writer.0, writer.1)?;
         let (r, r_path) = self.reader.enter(reader.0, reader.1)?;
-        let mut nullable = false;
-        let r = match r {
-            Schema::Union(union) => {
-                nullable = field.is_nullable();
-                only_value(union).ok_or_else(|| mismatch(w, r))?
-            }
-            other => other,
+        let one = match r {
+            Schema::Union(union) => only_value(union),
+            other => Some(other),
         };
-        if let Schema::Union(union) = w {
-            let branch = |branch: &'w Schema| match branch {
-                Schema::Null if nullable => Ok(Branch::Null),
-                other => match self.plain((other, &w_path), (r, &r_path), field) {
-                    Ok(op) => Ok(Branch::Value(op)),
-                    Err(PlanError::Unresolved(why)) => Ok(Branch::Unresolved(why.into())),
-                    Err(error) => Err(error),
-                },
-            };
-            let branches: Box<[Branch]> = union.variants().iter().map(branch).collect::<Result<_, _>>()?;
-            if branches.iter().all(|branch| matches!(branch, Branch::Unresolved(_))) {
-                return Err(mismatch(w, r));
-            }
-            return Ok(Op::Union { branches, nullable });
-        }
+        let Some(one) = one else { return self.one_of((w, &w_path), (r, &r_path), field) };
+        let nullable = matches!(r, Schema::Union(_)) && field.is_nullable();
         match w {
+            Schema::Union(union) => {
+                let plain = |branch: &'w Schema| self.plain((branch, &w_path), (one, &r_path), field);
+                self.branches((w, union), nullable, one, plain)
+            }
             Schema::Null if nullable => Ok(Op::Absent),
-            w if nullable => Ok(Op::Present(Box::new(self.plain((w, &w_path), (r, &r_path), field)?))),
-            w => self.plain((w, &w_path), (r, &r_path), field),
+            w if nullable => Ok(Op::Present(Box::new(self.plain((w, &w_path), (one, &r_path), field)?))),
+            w => self.plain((w, &w_path), (one, &r_path), field),
         }
     }
 
     /// As [`Resolver::value`], for a reader's type that is no union and a writer's that is none either, or a branch of one.
-    fn plain(
+    pub(super) fn plain(
         &self,
         (w, w_path): (&'w Schema, &Path<'_>),
         (r, r_path): (&'r Schema, &Path<'_>),
@@ -168,12 +173,13 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
         Ok(match (base(w), r) {
             (Base::Null, Schema::Null) => Op::Null,
             (Base::Boolean, Schema::Boolean) => Op::Boolean,
-            (Base::Number(Number::Int), Schema::Int | Schema::TimeMillis) => Op::Int,
+            (Base::Number(Number::Int), Schema::Int) => Op::Int,
+            (Base::Number(Number::Int), Schema::TimeMillis) => Op::Time { per_day: DAY_MS },
             (Base::Number(Number::Int), Schema::Date) => Op::Date,
-            (Base::Number(number @ (Number::Int | Number::Long)), Schema::Long | Schema::TimeMicros) => {
-                Op::Long(number)
-            }
-            (Base::Number(Number::Long), _) if let Some(per_day) = per_day => Op::Timestamp { per_day },
+            (Base::Number(number @ (Number::Int | Number::Long)), Schema::Long) => Op::Long(number),
+            (Base::Number(Number::Int | Number::Long), Schema::TimeMicros) => Op::Time { per_day: DAY_MS * 1000 },
+            // An int is written as a long of the same value is.
+            (Base::Number(Number::Int | Number::Long), _) if let Some(per_day) = per_day => Op::Timestamp { per_day },
             (Base::Number(number @ (Number::Int | Number::Long | Number::Float)), Schema::Float) => Op::Float(number),
             (Base::Number(number), Schema::Double) => Op::Double(number),
             (Base::Text | Base::Bytes, Schema::String) => Op::Text,
@@ -181,6 +187,7 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
             (Base::Text, Schema::Uuid(_)) => Op::UuidText,
             (Base::Bytes, Schema::Uuid(_)) => Op::UuidBytes,
             (Base::Fixed(16), Schema::Uuid(_)) => Op::Fixed(16),
+            (Base::Fixed(12), Schema::Duration(_)) => Op::Duration,
             (Base::Fixed(len), Schema::Fixed(fixed)) if len == fixed.size => Op::Fixed(len),
             (Base::Bytes, Schema::Decimal(decimal)) => Op::DecimalBytes { limit: limit(w, decimal)? },
             (Base::Fixed(len), Schema::Decimal(decimal)) => Op::DecimalFixed { len, limit: limit(w, decimal)? },
@@ -189,7 +196,9 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
             (Base::Array(items), Schema::Array(array)) => {
                 let DataType::List(item) = field.data_type() else { return Err(unlike()) };
                 let item_min = Node::compile(items, self.writer, &w_path)?.min_len();
-                Op::List { item: Box::new(self.value((items, &w_path), (&array.items, &r_path), item)?), item_min }
+                let width = Column::new(item).width();
+                let item = Box::new(self.value((items, &w_path), (&array.items, &r_path), item)?);
+                Op::List { item, item_min, width }
             }
             (Base::Map(values), Schema::Map(map)) => {
                 let value = match field.data_type() {
@@ -200,7 +209,9 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
                     _ => return Err(unlike()),
                 };
                 let value_min = Node::compile(values, self.writer, &w_path)?.min_len();
-                Op::Map { value: Box::new(self.value((values, &w_path), (&map.types, &r_path), value)?), value_min }
+                let width = Column::new(value).width().saturating_add(Ends::WIDTH);
+                let value = Box::new(self.value((values, &w_path), (&map.types, &r_path), value)?);
+                Op::Map { value, value_min, width }
             }
             _ => return Err(unlike()),
         })
@@ -237,13 +248,17 @@ impl<'w, 'r> Resolver<'_, 'w, 'r> {
             let (datum, op) = datum.and_then(|datum| Ok((datum, op?))).map_err(|error| inside(&r.name, error))?;
             defaults.push(Default { column, op, datum: datum.into() });
         }
-        let fields = w.fields.iter().zip(readers).map(|(w, column)| {
-            let Some(column) = column else { return Ok(FieldOp::Skip(Node::compile(&w.schema, self.writer, w_path)?)) };
+        let fields = w.fields.iter().zip(readers).filter_map(|(w, column)| {
+            let Some(column) = column else {
+                let node = Node::compile(&w.schema, self.writer, w_path);
+                return node.map(|node| node.takes_bytes().then_some(FieldOp::Skip(node))).transpose();
+            };
             let inner = &columns[column];
             let r = r.fields.iter().find(|r| r.name == *inner.name());
             let Some(r) = r else { unreachable!("a column is a field of the reader") };
             let op = self.value((&w.schema, w_path), (&r.schema, r_path), inner);
-            Ok(FieldOp::Read { column, op: op.map_err(|error| inside(&w.name, error))? })
+            let read = op.map(|op| FieldOp::Read { column, op });
+            Some(read.map_err(|error| inside(&w.name, error)))
         });
         Ok(Op::Record { fields: fields.collect::<Result<_, _>>()?, defaults: defaults.into() })
     }
@@ -326,7 +341,7 @@ fn limit(writer: &Schema, reader: &DecimalSchema) -> Result<u128, PlanError> {
             "the writer's decimal has {} digits after the point, the reader's {}",
             writer.scale, reader.scale
         ))),
-        _ => decimal_limit(reader).ok_or(PlanError::Unsupported("a decimal of more than 38 digits")),
+        _ => decimal_limit(reader).ok_or_else(|| PlanError::NoColumn("a decimal of more than 38 digits".to_owned())),
     }
 }
 
@@ -339,7 +354,7 @@ fn symbols(writer: &EnumSchema, reader: &EnumSchema) -> Op {
     Op::Symbol { numbers: writer.symbols.iter().map(number).collect(), name: writer.name.to_string().into() }
 }
 
-fn mismatch(writer: &Schema, reader: &Schema) -> PlanError {
+pub(super) fn mismatch(writer: &Schema, reader: &Schema) -> PlanError {
     let kind = |schema| format!("{:?}", SchemaKind::from(schema)).to_lowercase();
     PlanError::Unresolved(format!("the writer has {}, which cannot be read as {}", kind(writer), kind(reader)))
 }

@@ -18,6 +18,8 @@ pub(super) fn read(op: &Op, cursor: &mut Cursor<'_>, column: &mut Column) -> Ste
         (Op::Long(Number::Int), Column::Long(values)) => values.push(cursor.int()?.into()),
         (Op::Long(_), Column::Long(values)) => values.push(cursor.long()?),
         (Op::Timestamp { per_day }, Column::Long(values)) => values.push(cursor.timestamp(*per_day)?),
+        (Op::Time { per_day }, Column::Int(values)) => values.push(cursor.time(*per_day)? as i32),
+        (Op::Time { per_day }, Column::Long(values)) => values.push(cursor.time(*per_day)?),
         (Op::Text, Column::Bytes(values)) => values.push(cursor.text()?).ok_or(Reason::TooLarge)?,
         (Op::Bytes, Column::Bytes(values)) => values.push(cursor.bytes()?).ok_or(Reason::TooLarge)?,
         (Op::UuidText, Column::Fixed { bytes, .. }) => bytes.extend_from_slice(&cursor.uuid_text()?),
@@ -50,20 +52,35 @@ pub(super) fn read(op: &Op, cursor: &mut Cursor<'_>, column: &mut Column) -> Ste
                 }
             }
             for default in defaults {
-                let mut datum = Cursor::new(&default.datum, u64::MAX, true);
-                read(&default.op, &mut datum, &mut columns[default.column])?;
+                cursor.default(&default.datum, |datum| read(&default.op, datum, &mut columns[default.column]))?;
             }
         }
-        (Op::List { item, item_min }, Column::List { ends, items }) => {
-            cursor.blocks(*item_min, |cursor| read(item, cursor, items))?;
+        (Op::List { item, item_min, width }, Column::List { ends, items }) => {
+            cursor.blocks(*item_min, *width, |cursor| read(item, cursor, items))?;
             end(ends, items.len())?;
         }
-        (Op::Map { value, value_min }, Column::Map { ends, keys, values }) => {
-            cursor.blocks(1 + *value_min, |cursor| {
+        (Op::Map { value, value_min, width }, Column::Map { ends, keys, values }) => {
+            cursor.blocks(value_min.saturating_add(1), *width, |cursor| {
                 keys.push(cursor.text()?).ok_or(Reason::TooLarge)?;
                 read(value, cursor, values)
             })?;
             end(ends, keys.len())?;
+        }
+        (Op::Choice { column: chosen, op }, Column::Record(columns)) => {
+            for (at, column) in columns.iter_mut().enumerate() {
+                if at == *chosen { read(op, cursor, column)? } else { column.push_nothing() }
+            }
+        }
+        (Op::Passed(node), column) => {
+            cursor.skip(node)?;
+            column.push_nothing();
+        }
+        (Op::Duration, Column::Record(columns)) => {
+            let (parts, _) = cursor.take(12)?.as_chunks();
+            for (part, column) in parts.iter().zip(columns) {
+                let Column::Unsigned(values) = column else { unreachable!("a part of a duration is a number") };
+                values.push(u32::from_le_bytes(*part));
+            }
         }
         (Op::Boolean, Column::Boolean(values)) => values.push(cursor.boolean()?),
         (Op::Float(number), Column::Float(values)) => values.push(match number {
@@ -77,7 +94,9 @@ pub(super) fn read(op: &Op, cursor: &mut Cursor<'_>, column: &mut Column) -> Ste
             Number::Float => cursor.float()?.into(),
             Number::Double => cursor.double()?,
         }),
-        (Op::Null, column @ Column::Null(_)) | (Op::Absent, column @ Column::Nullable { .. }) => column.push_nothing(),
+        (Op::Null, column @ Column::Null(_)) | (Op::Absent, column @ (Column::Nullable { .. } | Column::Record(_))) => {
+            column.push_nothing()
+        }
         (op, column) => unreachable!("{op:?} does not fill {column:?}"),
     }
     Ok(())
@@ -101,7 +120,7 @@ fn read_union(branches: &[Branch], nullable: bool, cursor: &mut Cursor<'_>, colu
 }
 
 fn unresolved(cursor: &mut Cursor<'_>, why: String) -> Step {
-    cursor.unresolved = Some(why.into());
+    cursor.detail = Some(why.into());
     Err(Reason::Unreadable)
 }
 

@@ -19,6 +19,7 @@ pub(super) enum Node {
     Long,
     Date,
     Timestamp { per_day: i64 },
+    Time { per_day: i64 },
     Skip(usize),
     Bytes,
     String,
@@ -44,8 +45,10 @@ impl Node {
         Ok(match schema {
             Schema::Null => Self::Null,
             Schema::Boolean => Self::Boolean,
-            Schema::Int | Schema::TimeMillis => Self::Int,
-            Schema::Long | Schema::TimeMicros => Self::Long,
+            Schema::Int => Self::Int,
+            Schema::Long => Self::Long,
+            Schema::TimeMillis => Self::Time { per_day: DAY_MS },
+            Schema::TimeMicros => Self::Time { per_day: DAY_MS * 1000 },
             Schema::Date => Self::Date,
             Schema::Float => Self::Skip(4),
             Schema::Double => Self::Skip(8),
@@ -65,7 +68,9 @@ impl Node {
             Schema::Enum(symbols) => Self::Enum(symbol_count(&symbols.symbols)),
             Schema::Union(union) => Self::Union(union.variants().iter().map(inner).collect::<Result<_, _>>()?),
             Schema::Record(record) => {
-                Self::Record(record.fields.iter().map(|field| inner(&field.schema)).collect::<Result<_, _>>()?)
+                let fields = record.fields.iter().map(|field| inner(&field.schema));
+                // What takes no bytes is left out, so that passing over a value takes no longer than it has bytes.
+                Self::Record(fields.filter(|it| it.as_ref().map_or(true, Self::takes_bytes)).collect::<Result<_, _>>()?)
             }
             Schema::Array(array) => {
                 let item = inner(&array.items)?;
@@ -76,8 +81,22 @@ impl Node {
                 Self::Map { value_min: value.min_len(), value: Box::new(value) }
             }
             Schema::Ref { name } => return Err(PlanError::UnknownName(name.to_string())),
-            _ => unreachable!("timestamps are told above"),
+            Schema::TimestampMillis
+            | Schema::TimestampMicros
+            | Schema::TimestampNanos
+            | Schema::LocalTimestampMillis
+            | Schema::LocalTimestampMicros
+            | Schema::LocalTimestampNanos => unreachable!("timestamps are told above"),
         })
+    }
+
+    /// Whether any value of it takes bytes in a datum.
+    pub(super) fn takes_bytes(&self) -> bool {
+        match self {
+            Self::Null | Self::Skip(0) | Self::DecimalFixed { len: 0, .. } => false,
+            Self::Record(fields) => !fields.is_empty(),
+            _ => true,
+        }
     }
 
     /// Fewest bytes that a value can have.
@@ -88,7 +107,7 @@ impl Node {
             Self::DecimalBytes { .. } => 2,
             Self::UuidString => 37,
             Self::UuidBytes => 17,
-            Self::Union(branches) => 1 + branches.iter().map(Self::min_len).min().unwrap_or(0),
+            Self::Union(branches) => branches.iter().map(Self::min_len).min().unwrap_or(0).saturating_add(1),
             Self::Record(fields) => fields.iter().map(Self::min_len).fold(0, usize::saturating_add),
             _ => 1,
         }

@@ -8,13 +8,15 @@
 
 use std::hint::select_unpredictable;
 
+use super::page::Page;
+
 /// Slots of a group.
 pub(super) const SLOTS: usize = 15;
 /// A table has this many pages, the unit of allocation, or up to twice as many,
 const PAGES: usize = 128;
-/// but they are of 16 to 2048 groups (these are logarithms), which is 4 to 512 KiB. The heads of a page lie together, for many are
-/// read and few of the slots.
-const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=11;
+/// but they are of 16 to 8192 groups (these are logarithms), which is 4 KiB to 2 MiB. The heads of a page lie together,
+/// for many are read and few of the slots.
+const PAGE_BITS: std::ops::RangeInclusive<u32> = 4..=13;
 
 /// The byte of a value that stands in the head; in the slot its place is taken by the tag.
 const TAG: u128 = 0xff;
@@ -24,9 +26,6 @@ const TAKEN: u128 = 0xf;
 /// and whether values that belong here or before lie behind, a bit for each quarter of all values.
 const OVERFLOWN: u128 = 0xf0;
 
-/// All heads, then the slots of one group after those of another.
-pub(super) type Page = Box<[u128]>;
-
 /// Groups in order.
 #[derive(Debug)]
 pub(super) struct Groups {
@@ -34,7 +33,7 @@ pub(super) struct Groups {
     homes: usize,
     /// Logarithm of the groups of a page.
     page_bits: u32,
-    /// Empty until something is put into them.
+    /// In each all heads, then the slots of one group after those of another. Empty until something is put into them.
     pages: Vec<Page>,
     /// To be used again, if not empty.
     spare: Page,
@@ -93,13 +92,14 @@ impl Groups {
         self.page(home).map_or(&0, |page| &page[self.head(home)])
     }
 
-    /// What it will read next, if anything.
+    /// What it will read next, or where the value would be put: it is new, mostly.
     pub(super) fn second_read(&self, value: u128) -> &u128 {
         let home = self.home(value);
         let Some(page) = self.page(home) else { return &0 };
-        let alike = alike(page[self.head(home)], value);
-        let (slot, next) = (self.slot(home, slot_of(alike)), self.head(home + 1));
-        &page[select_unpredictable(alike != 0, slot, next)]
+        let head = page[self.head(home)];
+        let alike = alike(head, value);
+        let slot = select_unpredictable(alike != 0, slot_of(alike), taken(head).min(SLOTS - 1));
+        &page[self.slot(home, slot)]
     }
 
     pub(super) fn tag(&self, place: Place) -> u8 {
@@ -191,7 +191,7 @@ impl Groups {
         }
         self.pages[at] = std::mem::take(&mut self.spare);
         if self.pages[at].is_empty() {
-            self.pages[at] = vec![0; words].into_boxed_slice();
+            self.pages[at] = Page::new(words);
         }
     }
 

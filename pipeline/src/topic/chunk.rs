@@ -6,7 +6,7 @@ use arrow_array::{BooleanArray, FixedSizeBinaryArray, RecordBatch, cast::AsArray
 use arrow_schema::ArrowError;
 use arrow_select::filter::filter_record_batch;
 
-use super::{Fresh, Processed, TopicPipeline, Waiting};
+use super::{Fresh, Processed, Step, TopicPipeline, Waiting};
 use crate::{
     batch::Progress,
     decode::Decoded,
@@ -14,6 +14,8 @@ use crate::{
     enrich::Found,
     reason::{Reason, Rejection},
     record::{DeadLetter, Record},
+    route::Way,
+    shard::shard_of,
     spec::MissPolicy,
 };
 
@@ -27,24 +29,70 @@ impl TopicPipeline {
         &mut self,
         records: &[Record<'_>],
         now: Millis,
-        mut dead_letter: impl FnMut(usize, Rejection) -> DeadLetter,
+        dead_letter: impl FnMut(usize, Rejection) -> DeadLetter,
     ) -> Result<Processed, ArrowError> {
-        debug_assert!(self.waiting.is_none(), "the pipeline takes no records while it waits");
-        let Decoded { rows, origin, mut rejected } = self.decoder.decode(records);
+        self.process_by_steps(records, now, dead_letter, |_, _| {})
+    }
+
+    /// As [`TopicPipeline::process`]; `done` is told of the end of each step and how many events came out of it, so that
+    /// whoever has a clock can time them. Records of several shards go through the steps one shard after the other.
+    ///
+    /// # Errors
+    /// As [`TopicPipeline::process`].
+    pub fn process_by_steps(
+        &mut self,
+        records: &[Record<'_>],
+        now: Millis,
+        mut dead_letter: impl FnMut(usize, Rejection) -> DeadLetter,
+        mut done: impl FnMut(Step, usize),
+    ) -> Result<Processed, ArrowError> {
         let mut processed = Processed::default();
-        let mut fresh = self.deduplicate(records, &rows, &origin, now, &mut processed, &mut rejected)?;
+        let shards = self.lanes.len();
+        if shards == 1 {
+            self.process_of_shard(0, records, now, &mut dead_letter, &mut done, &mut processed)?;
+            return Ok(processed);
+        }
+        for shard in 0..shards {
+            let of_shard = records.iter().enumerate().filter(|(_, one)| shard_of(one.partition, shards) == shard);
+            let (positions, own): (Vec<usize>, Vec<Record<'_>>) = of_shard.unzip();
+            if !own.is_empty() {
+                let mut dead_letter = |at: usize, rejection| dead_letter(positions[at], rejection);
+                self.process_of_shard(shard, &own, now, &mut dead_letter, &mut done, &mut processed)?;
+            }
+        }
+        Ok(processed)
+    }
+
+    /// Processes records of one shard's partitions.
+    fn process_of_shard(
+        &mut self,
+        shard: usize,
+        records: &[Record<'_>],
+        now: Millis,
+        dead_letter: &mut impl FnMut(usize, Rejection) -> DeadLetter,
+        done: &mut impl FnMut(Step, usize),
+        processed: &mut Processed,
+    ) -> Result<(), ArrowError> {
+        debug_assert!(self.lanes[shard].waiting.is_none(), "the pipeline takes no records while it waits");
+        let Decoded { rows, origin, mut rejected } = self.decode(records, processed);
+        done(Step::Decode, rows.num_rows());
+        let mut fresh = self.deduplicate(records, &rows, &origin, now, processed, &mut rejected)?;
         for (at, rejection) in rejected {
             *processed.rejected.entry(rejection.reason).or_default() += 1;
             fresh.dead_letters.push(dead_letter(at as usize, rejection));
         }
-        processed.rows = fresh.events.num_rows();
+        let new = fresh.events.num_rows();
+        processed.rows += new;
+        done(Step::Dedup, new);
         let wait = self.lookups.iter().filter_map(|lookup| match lookup.spec.miss {
             MissPolicy::Wait { timeout } => Some(timeout.as_millis() as Millis),
             MissPolicy::Null | MissPolicy::DeadLetter => None,
         });
         let until = now.saturating_add(wait.max().unwrap_or(0));
-        processed.waiting = !self.enrich(Waiting { fresh, until }, now, &mut processed.misses)?;
-        Ok(processed)
+        let waits = !self.enrich(shard, Waiting { fresh, until }, now, &mut processed.misses)?;
+        processed.waiting |= waits;
+        done(Step::Enrich, if waits { 0 } else { new });
+        Ok(())
     }
 
     /// Tries again the events that wait for a reference record; `true` when nothing waits any more. `misses` gets the
@@ -53,10 +101,39 @@ impl TopicPipeline {
     /// # Errors
     /// As [`TopicPipeline::process`].
     pub fn retry_waiting(&mut self, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
-        match self.waiting.take() {
-            Some(waiting) => self.enrich(waiting, now, misses),
-            None => Ok(true),
+        let mut over = true;
+        for shard in 0..self.lanes.len() {
+            if let Some(waiting) = self.lanes[shard].waiting.take() {
+                over &= self.enrich(shard, waiting, now, misses)?;
+            }
         }
+        Ok(over)
+    }
+
+    /// Decodes the records that are this pipeline's own; positions are those in `records`.
+    fn decode(&mut self, records: &[Record<'_>], processed: &mut Processed) -> Decoded {
+        let Some(router) = &self.router else { return self.decoder.decode(records) };
+        let (mut own, mut positions, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, record) in (0u32..).zip(records) {
+            match router.way(record.value) {
+                Way::Own => {
+                    own.push(*record);
+                    positions.push(position);
+                }
+                Way::PassedOver => processed.passed_over += 1,
+                Way::Unexpected(rejection) => unexpected.push((position, rejection)),
+            }
+        }
+        let mut decoded = self.decoder.decode(&own);
+        for position in &mut decoded.origin {
+            *position = positions[*position as usize];
+        }
+        for (position, _) in &mut decoded.rejected {
+            *position = positions[*position as usize];
+        }
+        decoded.rejected.append(&mut unexpected);
+        decoded.rejected.sort_by_key(|(position, _)| *position);
+        decoded
     }
 
     fn deduplicate(
@@ -159,7 +236,13 @@ impl TopicPipeline {
     }
 
     /// Enriches and batches fresh events; `false` when they have to wait for a reference record.
-    fn enrich(&mut self, waiting: Waiting, now: Millis, misses: &mut Vec<usize>) -> Result<bool, ArrowError> {
+    fn enrich(
+        &mut self,
+        shard: usize,
+        waiting: Waiting,
+        now: Millis,
+        misses: &mut Vec<usize>,
+    ) -> Result<bool, ArrowError> {
         let Waiting { fresh, until } = waiting;
         let found: Vec<Found> =
             self.lookups.iter().map(|lookup| lookup.find(&fresh.events)).collect::<Result<_, _>>()?;
@@ -167,18 +250,20 @@ impl TopicPipeline {
         let lacks =
             patient.any(|(lookup, found)| matches!(lookup.spec.miss, MissPolicy::Wait { .. }) && found.misses > 0);
         if lacks && now < until {
-            self.waiting = Some(Waiting { fresh, until });
+            self.lanes[shard].waiting = Some(Waiting { fresh, until });
             return Ok(false);
         }
-        *misses = found.iter().map(|found| found.misses).collect();
+        misses.resize(found.len(), 0);
+        misses.iter_mut().zip(&found).for_each(|(misses, found)| *misses += found.misses);
         let Fresh { events, partitions, offsets, published_ms, dead_letters, progress } = fresh;
         let rows = self.projector.project(&events, partitions, offsets, &mut self.lookups, &found)?;
-        self.batcher.add_rows(rows, &published_ms, now);
+        let batcher = &mut self.lanes[shard].batcher;
+        batcher.add_rows(rows, &published_ms, now);
         for letter in dead_letters {
-            self.batcher.add_dead_letter(letter, now);
+            batcher.add_dead_letter(letter, now);
         }
         for Progress { partition, epoch, next_offset } in progress {
-            self.batcher.advance(partition, epoch, next_offset, now);
+            batcher.advance(partition, epoch, next_offset, now);
         }
         Ok(true)
     }

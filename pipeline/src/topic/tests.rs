@@ -6,10 +6,13 @@ use millrace_schemas::golden;
 
 use self::world::*;
 use super::*;
-use crate::spec::MissPolicy;
+use crate::{
+    batch::{Batch, Trigger},
+    spec::{MissPolicy, Others},
+};
 
 fn close(pipeline: &mut TopicPipeline) -> Batch {
-    pipeline.close(Trigger::Drain).unwrap().unwrap()
+    pipeline.close(0, Trigger::Drain).unwrap().unwrap()
 }
 
 fn committable(progress: Vec<Progress>) -> Vec<(i32, i64)> {
@@ -71,6 +74,29 @@ fn poison_in_the_middle_becomes_dead_letters_and_leaves_the_rows_around_it_whole
 }
 
 #[test]
+fn of_several_types_of_event_those_of_one_become_rows_and_the_others_only_progress() {
+    let (first, second, foreign, nobodys) =
+        (order(1, "c", &["s"]), order(2, "c", &[]), [0, 0, 0, 0, 2], [0, 0, 0, 0, 3]);
+    let records: [(i32, i64, &[u8]); 6] =
+        [(0, 0, &foreign), (0, 1, &first), (0, 2, &nobodys), (0, 3, b"{}"), (0, 4, &second), (0, 5, &foreign)];
+    for (others, passed_over, letters) in [
+        (Others::DeadLetter, 2, &[(2, Reason::UnexpectedRecord), (3, Reason::BadMagic)][..]),
+        (Others::Ignore, 3, &[(3, Reason::BadMagic)]),
+        (Others::Elsewhere, 4, &[]),
+    ] {
+        let mut pipeline = routed(others);
+        assert!([1, 2, 3].iter().all(|id| pipeline.knows(*id)));
+        let processed = feed(&mut pipeline, &records, 0);
+        assert_eq!((processed.rows, processed.passed_over), (2, passed_over));
+        let batch = close(&mut pipeline);
+        assert_eq!(landed(&batch.rows), [(1, 0, 1), (2, 0, 4)]);
+        let reasons = batch.dead_letters.iter().map(|letter| (letter.offset, letter.rejection.reason));
+        assert_eq!(reasons.collect::<Vec<_>>(), letters);
+        assert_eq!(batch.progress[0].next_offset, 6, "what is passed over is never read again");
+    }
+}
+
+#[test]
 fn rows_carry_what_the_reference_topics_say_per_event_and_per_item() {
     let mut pipeline = running(MissPolicy::Null, &[0]);
     pipeline.reference(CUSTOMER).upsert(&customer("ann", "old")).unwrap();
@@ -99,7 +125,7 @@ fn with_policy_wait_events_stand_until_the_reference_record_comes() {
     let bad = golden::bad().remove(0);
     let processed = feed(&mut pipeline, &[(0, 0, &order(1, "ann", &[])), (0, 1, &bad.bytes)], 0);
     assert!(processed.waiting && pipeline.is_waiting() && processed.misses.is_empty());
-    assert!(pipeline.close(Trigger::Drain).unwrap().is_none(), "the dead letter goes with the rows of its chunk");
+    assert!(pipeline.close(0, Trigger::Drain).unwrap().is_none(), "the dead letter goes with the rows of its chunk");
     let mut misses = Vec::new();
     assert!(!pipeline.retry_waiting(WAIT_MS - 1, &mut misses).unwrap());
     pipeline.reference(CUSTOMER).upsert(&customer("ann", "gold")).unwrap();
@@ -154,7 +180,7 @@ fn rows_of_an_abandoned_batch_come_again_and_are_no_duplicates() {
     feed(&mut pipeline, &records, 0);
     let again = pipeline.restart(&[0]);
     assert_eq!(take_over(&mut pipeline, again, 2), [0, 1], "1 shared the batch with 0");
-    assert!(pipeline.close(Trigger::Drain).unwrap().is_none());
+    assert!(pipeline.close(0, Trigger::Drain).unwrap().is_none());
     assert_eq!(feed(&mut pipeline, &records, 0).rows, 2);
     assert!(close(&mut pipeline).progress.iter().all(|one| one.epoch == 2));
 }
@@ -180,7 +206,7 @@ fn revoking_a_partition_restarts_those_that_share_the_open_batch_with_it_and_no_
     let (attempt, partitions) = pipeline.revoke(&[0]).unwrap();
     assert_eq!(partitions, [1]);
     assert!(pipeline.assignment().is_taking_over(attempt, 1));
-    assert!(pipeline.close(Trigger::Drain).unwrap().is_none());
+    assert!(pipeline.close(0, Trigger::Drain).unwrap().is_none());
     assert_eq!(pipeline.dedup_ids(), 0);
 }
 
@@ -261,4 +287,46 @@ fn ids_are_let_go_early_only_while_there_are_too_many() {
     feed(&mut pipeline, &[(0, 0, &order(u128::MAX, "c", &[]))], 0);
     assert_eq!(pipeline.expire(0), MIN_GENERATION_IDS);
     assert_eq!(feed(&mut pipeline, &[(0, 1, &order(u128::MAX, "c", &[]))], 0).duplicates, 1);
+}
+
+#[test]
+fn partitions_of_different_shards_never_share_a_batch() {
+    let mut pipeline = world::pipeline_of(MissPolicy::Null, 1 << 30).sharded(2);
+    let attempt = pipeline.assign(&[0, 1, 2]);
+    assert_eq!(world::take_over(&mut pipeline, Some((attempt, vec![0, 1, 2])), 1), [0, 1, 2]);
+    let values: Vec<Vec<u8>> = (0..6).map(|n| world::order(n, "c", &[])).collect();
+    let records: Vec<(i32, i64, &[u8])> =
+        values.iter().enumerate().map(|(n, value)| (n as i32 % 3, n as i64 / 3, &value[..])).collect();
+    let processed = feed(&mut pipeline, &records, 0);
+    assert_eq!((processed.rows, pipeline.shards()), (6, 2));
+    // A dead letter goes with its own shard, too, and is that of its record.
+    let poison = feed(&mut pipeline, &[(0, 2, &values[0]), (1, 2, b"\x00poison")], 0);
+    assert_eq!((poison.duplicates, poison.rejected.values().sum::<u64>()), (1, 1));
+    let of = |pipeline: &mut TopicPipeline, shard| pipeline.close(shard, Trigger::Drain).unwrap().unwrap();
+    let (even, odd) = (of(&mut pipeline, 0), of(&mut pipeline, 1));
+    let partitions = |batch: &Batch| batch.progress.iter().map(|one| one.partition).collect::<Vec<i32>>();
+    assert_eq!((partitions(&even), world::ids(&even)), (vec![0, 2], vec![0, 2, 3, 5]));
+    assert_eq!((partitions(&odd), world::ids(&odd)), (vec![1], vec![1, 4]));
+    assert!(even.dead_letters.is_empty());
+    assert_eq!(odd.dead_letters.iter().map(|letter| (letter.partition, letter.offset)).collect::<Vec<_>>(), [(1, 2)]);
+    assert!(odd.seq > even.seq);
+    // The one is durable and committed while nothing is known of the other.
+    assert_eq!(pipeline.durable(odd.seq).iter().map(|one| one.partition).collect::<Vec<i32>>(), [1]);
+    assert!(pipeline.in_flight());
+}
+
+#[test]
+fn what_is_given_up_of_one_shard_leaves_the_other_as_it_is() {
+    let mut pipeline = world::pipeline_of(MissPolicy::Null, 1 << 30).sharded(2);
+    let attempt = pipeline.assign(&[0, 1, 2]);
+    world::take_over(&mut pipeline, Some((attempt, vec![0, 1, 2])), 1);
+    let values: Vec<Vec<u8>> = (0..3).map(|n| world::order(n, "c", &[])).collect();
+    feed(&mut pipeline, &[(0, 0, &values[0]), (1, 0, &values[1]), (2, 0, &values[2])], 0);
+    // A partition is revoked: the one that shared its batch is read again, the other shard's is not.
+    let (_, again) = pipeline.revoke(&[0]).unwrap();
+    assert_eq!(again, [2]);
+    assert_eq!((pipeline.deadline(0), pipeline.deadline(1).is_some()), (None, true));
+    let batch = pipeline.close(1, Trigger::Drain).unwrap().unwrap();
+    let (_, again) = pipeline.unsettled(batch.seq).unwrap();
+    assert_eq!(again, [1]);
 }

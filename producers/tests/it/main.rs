@@ -8,3 +8,4 @@ mod command_line;
 mod delivery;
 mod limits;
 mod registry;
+mod secured;

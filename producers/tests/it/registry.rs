@@ -3,7 +3,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use millrace_producers::{ConnectError, EventPublisher, PublisherConfig, RegistryError, schema_id};
-use millrace_schemas::OrderEvent;
+use millrace_schemas::{ORDER_EVENT_V1, ORDER_EVENT_V2, OrderEvent, SUBJECTS};
 
 use crate::stack::{NOBODY, topic};
 
@@ -45,8 +45,49 @@ async fn with_registering_off_the_subject_must_have_the_schema() {
     config.register_schema = false;
     let error = refusal(config.clone()).await;
     assert!(matches!(error, RegistryError::NotRegistered { .. }), "{error}");
-    schema_id(&config.registry, &config.topic, millrace_schemas::ORDER_EVENT_V1, true).await.unwrap();
+    let id = schema_id(&config.registry, &config.topic, ORDER_EVENT_V1, true).await.unwrap();
+    EventPublisher::<OrderEvent>::connect(config.clone()).await.unwrap();
+    // A producer that is deployed before this one does not lock it out.
+    schema_id(&config.registry, &config.topic, ORDER_EVENT_V2, true).await.unwrap();
+    assert_eq!(schema_id(&config.registry, &config.topic, ORDER_EVENT_V1, false).await.unwrap(), id);
     EventPublisher::<OrderEvent>::connect(config).await.unwrap();
+}
+
+/// The registry agrees with what `schemas/` declares: every version of every schema is taken in turn, one that breaks
+/// somebody is refused with 409, and nothing is left of it.
+#[tokio::test]
+async fn every_shipped_version_registers_under_its_declared_level_and_a_breaking_one_is_refused() {
+    for subject in SUBJECTS {
+        let config = topic(1, &[]).await;
+        let (registry, name) = (&config.registry, format!("{}-value", config.topic));
+        let mut ids = vec![schema_id(registry, &config.topic, subject.versions[0], true).await.unwrap()];
+        let level = subject.compatibility().unwrap();
+        put(&registry.url, &format!("/config/{name}"), &format!(r#"{{"compatibility":"{level}"}}"#));
+        for version in &subject.versions[1..] {
+            ids.push(schema_id(registry, &config.topic, version, true).await.unwrap());
+        }
+        let latest = subject.versions[subject.versions.len() - 1];
+        // A field that old events lack, and no default: new readers could not read what is in the topic.
+        let breaking = latest.replacen("\"fields\": [", "\"fields\": [{\"name\": \"must\", \"type\": \"string\"},", 1);
+        assert_ne!(breaking, latest);
+        let error = schema_id(registry, &config.topic, &breaking, true).await.unwrap_err();
+        assert!(matches!(&error, RegistryError::Incompatible { subject: s, .. } if *s == name), "{error}");
+        for (version, id) in subject.versions.iter().zip(ids) {
+            assert_eq!(schema_id(registry, &config.topic, version, false).await.unwrap(), id, "{}", subject.name);
+        }
+    }
+}
+
+/// What a first version without a default for its enum would have cost: the registry refuses the new symbol.
+#[tokio::test]
+async fn a_symbol_that_old_readers_have_no_default_for_is_refused() {
+    let config = topic(1, &[]).await;
+    let old = ORDER_EVENT_V1.replace("        \"default\": \"unknown\",\n", "");
+    assert_ne!(old, ORDER_EVENT_V1);
+    schema_id(&config.registry, &config.topic, &old, true).await.unwrap();
+    put(&config.registry.url, &format!("/config/{}-value", config.topic), r#"{"compatibility":"FULL"}"#);
+    let error = schema_id(&config.registry, &config.topic, ORDER_EVENT_V2, true).await.unwrap_err();
+    assert!(matches!(error, RegistryError::Incompatible { .. }), "{error}");
 }
 
 /// One HTTP request, so that the tests need no HTTP client of their own.

@@ -22,6 +22,7 @@ pub(crate) const NOBODY: &str = "127.0.0.1:1";
 pub(crate) struct Stack {
     pub(crate) kafka: String,
     pub(crate) registry: String,
+    pub(crate) secured: crate::secured::Doors,
 }
 
 pub(crate) fn stack() -> Stack {

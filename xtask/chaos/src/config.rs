@@ -27,6 +27,13 @@ impl Config {
         Self(self.0.replace(&line, &format!("\ntopic = {to:?}\n")))
     }
 
+    /// With these servers of ClickHouse as shards in place of the one.
+    pub fn with_shards(self, urls: &[String]) -> Self {
+        let text = self.with_raw("[clickhouse]", "url", "").0.replacen("\nurl = \n", "\n", 1);
+        let shards = urls.iter().map(|url| format!("\n[[clickhouse.shards]]\nreplicas = [{url:?}]\n"));
+        Self(text + &shards.collect::<String>())
+    }
+
     /// With a TOML value; a key that is not there, commented or not, is added below the header.
     pub fn with_raw(self, section: &str, key: &str, value: &str) -> Self {
         let mut lines: Vec<String> = self.0.lines().map(str::to_owned).collect();

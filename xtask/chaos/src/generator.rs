@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::stack::until;
 use crate::world::Manifest;
 
@@ -17,6 +19,11 @@ pub struct Generator {
 }
 
 impl Generator {
+    /// Lets it end with the event that it is at; [`Generator::finish`] waits for that.
+    pub fn end(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
     /// Waits until everything is sent.
     pub fn finish(&mut self) -> Manifest {
         let mut status = None;
@@ -37,6 +44,18 @@ impl Generator {
             *kinds.entry(poison["kind"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         kinds
+    }
+
+    /// Where it serves its metrics, having been started with `--metrics`.
+    pub fn metrics(&self) -> String {
+        let mut found = None;
+        until("the generator says where its metrics are", Duration::from_secs(10), || {
+            let log = fs::read_to_string(&self.log).unwrap();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            found = lines.filter_map(|line| line["metrics"].as_str().map(str::to_owned)).next();
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// Whether it still sends.

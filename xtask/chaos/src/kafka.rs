@@ -47,9 +47,17 @@ impl Kafka {
 
     /// One past the last offset of each partition.
     pub fn ends(&self, topic: &str) -> Offsets {
-        let metadata = self.onlooker.fetch_metadata(Some(topic), TIMEOUT).unwrap();
+        self.try_ends(topic).unwrap()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// While a partition has no leader, or one that does not know yet what its followers have.
+    pub fn try_ends(&self, topic: &str) -> Result<Offsets, KafkaError> {
+        let metadata = self.onlooker.fetch_metadata(Some(topic), TIMEOUT)?;
         let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
-        partitions.map(|id| (id, self.onlooker.fetch_watermarks(topic, id, TIMEOUT).unwrap().1)).collect()
+        partitions.map(|id| Ok((id, self.onlooker.fetch_watermarks(topic, id, TIMEOUT)?.1))).collect()
     }
 
     /// Value of the first record of a partition.
@@ -64,15 +72,21 @@ impl Kafka {
 
     /// Headers of every dead letter, as text.
     pub fn dead_letters(&self, topic: &str) -> Vec<BTreeMap<String, String>> {
+        let mut letters = Vec::new();
+        self.each_dead_letter(topic, |headers| letters.push(headers));
+        letters
+    }
+
+    /// Looks at the headers of every dead letter, as text: there may be more than memory should hold.
+    pub fn each_dead_letter(&self, topic: &str, mut look: impl FnMut(BTreeMap<String, String>)) {
         let consumer = consumer(&self.servers, "e2e-onlooker");
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
         consumer.assign(&list).unwrap();
-        let mut letters = Vec::new();
         loop {
             match consumer.poll(TIMEOUT).expect("an answer in time") {
-                Err(KafkaError::PartitionEOF(_)) => return letters,
-                message => letters.push(headers(&message.unwrap())),
+                Err(KafkaError::PartitionEOF(_)) => return,
+                message => look(headers(&message.unwrap())),
             }
         }
     }

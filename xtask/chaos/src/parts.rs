@@ -45,6 +45,16 @@ impl Part {
         Stopped { pid }
     }
 
+    /// SIGKILL, and nobody starts it again until the guard is dropped.
+    pub fn take_down(self) -> Stopped {
+        assert_eq!(self, Self::ClickHouse, "only ClickHouse has a supervisor that can be held");
+        let (supervisor, serving) = (self.launched(), self.pid());
+        send(supervisor, Signal::STOP);
+        let held = Stopped { pid: supervisor };
+        kill(serving);
+        held
+    }
+
     /// The process that was launched: of ClickHouse, the supervisor.
     fn launched(self) -> u32 {
         let name = match self {
@@ -67,7 +77,7 @@ pub fn kill(pid: u32) {
     until("a killed part is gone", Duration::from_secs(10), || !is_alive(pid));
 }
 
-/// A part that sleeps.
+/// A process that sleeps: a part, or the supervisor of one.
 pub struct Stopped {
     pid: u32,
 }
@@ -103,14 +113,14 @@ fn send(pid: u32, signal: Signal) {
 }
 
 /// Whether the process runs or sleeps; one that waits for its parent to see its end does not.
-fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The program's name stands in parentheses before the state.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 /// The one process that another has started.
-fn child(parent: u32) -> Option<u32> {
+pub(crate) fn child(parent: u32) -> Option<u32> {
     let children = fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten();
     let children = children.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     children.collect::<String>().split_whitespace().next()?.parse().ok()

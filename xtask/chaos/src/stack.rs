@@ -19,8 +19,11 @@ pub struct Stack {
     pub kafka_proxy: String,
     /// URL.
     pub registry: String,
-    /// URL.
+    /// URL; of several servers, the first.
     pub clickhouse: String,
+    /// URLs of all servers of ClickHouse, each of which has the rows of some partitions; empty if there is one.
+    #[serde(default)]
+    pub clickhouse_servers: Vec<String>,
     /// Folder in which a table of ClickHouse may have a disk of its own.
     pub clickhouse_disks: PathBuf,
     /// May do everything in ClickHouse.
@@ -54,6 +57,15 @@ impl Stack {
         let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("read MILLRACE_STACK={file}: {error}"));
         let json: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("read {file}: {error}"));
         (serde_json::from_value(json.clone()).unwrap_or_else(|error| panic!("read {file}: {error}")), json)
+    }
+
+    /// Each server of ClickHouse with the other parts.
+    pub fn servers(&self) -> Vec<Self> {
+        if self.clickhouse_servers.is_empty() {
+            return vec![self.clone()];
+        }
+        let one = |url: &String| Self { clickhouse: url.clone(), clickhouse_servers: Vec::new(), ..self.clone() };
+        self.clickhouse_servers.iter().map(one).collect()
     }
 
     /// What ClickHouse answers the administrator, as TabSeparated.

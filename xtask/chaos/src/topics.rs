@@ -22,7 +22,8 @@ const GONE: Duration = Duration::from_secs(20);
 impl Kafka {
     /// Makes a topic with these settings, also where one of this name is just being deleted.
     pub fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        // As many replicas as the broker is told to make.
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
         let wanted = settings.iter().fold(wanted, |wanted, (key, value)| wanted.set(key, value));
         let begun = Instant::now();
         loop {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::config::Config;
 pub use crate::generator::Generator;
@@ -35,7 +36,7 @@ pub struct World {
     left: AtomicBool,
 }
 
-/// What `generate` wrote down, as far as the tests look at it.
+/// What `generate` wrote down.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Manifest {
     /// Events, each sent at least once.
@@ -80,6 +81,10 @@ pub struct Verdict {
     pub dead_letters_unexpected: u64,
     /// Dead letters that differ from what was sent.
     pub dead_letters_wrong: u64,
+    /// Groups of rollups and of answers that were compared.
+    pub rollup_groups: u64,
+    /// Of those the wrong ones.
+    pub rollups_wrong: u64,
     /// The first few findings.
     pub samples: Vec<String>,
 }
@@ -108,10 +113,15 @@ impl World {
 
     /// Topics with customers and products in them, and the shipped tables.
     pub fn seeded(test: &str, seed: u64) -> Self {
+        let (stack, json) = Stack::running();
+        Self::on(stack, json, test, seed)
+    }
+
+    /// The same on another stack than the running one, with its file as it is.
+    pub fn on(stack: Stack, mut json: Value, test: &str, seed: u64) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let unique = format!("{:x}", now.as_millis());
 
-        let (stack, mut json) = Stack::running();
         let database = format!("millrace_test_{test}_{unique}");
         json["database"] = database.as_str().into();
         let folder = env::temp_dir().join(&database);
@@ -131,14 +141,10 @@ impl World {
             left: AtomicBool::new(false),
         };
 
-        let password = world.stack.admin.password_file.display().to_string();
-        let admin = ["--apply", "--user", &world.stack.admin.user, "--password-file", &password];
-        let migrated = world.command("migrate", &admin, &world.config());
-        assert!(migrated.status.success(), "{migrated:?}");
+        world.migrate(&program("millrace"), &world.config());
         let grant = format!("CHECK GRANT INSERT ON {}.orders", world.database);
-        assert_eq!(
-            world.stack.ask(&world.stack.pipeline, &grant).as_deref(),
-            Ok("1"),
+        assert!(
+            world.stack.servers().iter().all(|server| server.ask(&server.pipeline, &grant).as_deref() == Ok("1")),
             "the pipeline's user lacks the right to databases of tests: the stack was started by an older version, \
              `cargo xtask stack down` and `up` mend it"
         );
@@ -151,6 +157,11 @@ impl World {
     /// Leaves everything in place at the end, for a look.
     pub fn leave(&self) {
         self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// The consumers' group.
+    pub fn group(&self) -> String {
+        format!("{}group", self.prefix)
     }
 
     /// Topic of the events.
@@ -175,9 +186,14 @@ impl World {
 
     /// The printed configuration with this world's addresses and names, for the user that the pipeline runs as.
     pub fn config(&self) -> Config {
-        let printed = Command::new(program("millrace")).arg("config").output().unwrap();
+        self.config_of(&program("millrace"))
+    }
+
+    /// As [`World::config`], out of what another build of `millrace` prints.
+    pub fn config_of(&self, millrace: &Path) -> Config {
+        let printed = Command::new(millrace).arg("config").output().unwrap();
         let topic = |name: &str| format!("{}{name}", self.prefix);
-        Config::new(String::from_utf8(printed.stdout).unwrap())
+        let config = Config::new(String::from_utf8(printed.stdout).unwrap())
             .with("[kafka]", "bootstrap_servers", &self.stack.kafka)
             .with("[kafka]", "group_id", &topic("group"))
             // The shortest that the broker grants: a process that was killed holds its partitions for so long.
@@ -190,10 +206,16 @@ impl World {
             .with("[clickhouse]", "password_file", &self.stack.pipeline.password_file.display().to_string())
             .with("[http]", "listen", "127.0.0.1:0")
             .with("[log]", "format", "text")
+            // Cases count what is said.
+            .with("[log]", "repeat_interval", "0s")
             .with("[[topics]]", "name", &topic("orders"))
             .with("[[topics]]", "dead_letter_topic", &topic("orders.dead"))
             .with_reference("customers", &self.reference_topic("customers"))
-            .with_reference("products", &self.reference_topic("products"))
+            .with_reference("products", &self.reference_topic("products"));
+        match self.stack.clickhouse_servers.as_slice() {
+            [] | [_] => config,
+            shards => config.with_shards(shards),
+        }
     }
 
     /// `millrace run`.
@@ -205,15 +227,12 @@ impl World {
     /// that was built for that.
     pub fn start_with(&self, config: &Config, variables: &[(&str, &str)]) -> Millrace {
         let file = self.write(config);
-        let faulty = variables.iter().any(|(name, _)| ["MILLRACE_FAULT", "MILLRACE_WITHOUT"].contains(name));
-        let name = if faulty { "millrace-faulty" } else { "millrace" };
-        Millrace::start(name, &file, file.with_extension("log"), variables)
+        Millrace::start(program_with(variables), &file, file.with_extension("log"), variables)
     }
 
     /// Another command of `millrace`, to its end.
     pub fn command(&self, command: &str, arguments: &[&str], config: &Config) -> Output {
-        let mut program = Command::new(program("millrace"));
-        program.arg(command).arg("--config").arg(self.write(config)).args(arguments).output().unwrap()
+        self.command_of(&program("millrace"), command, arguments, config)
     }
 
     /// A file with this configuration.
@@ -260,7 +279,7 @@ impl World {
     /// Compares everything with what several producers sent, one after the other and of one seed: the manifest of them all,
     /// and the verdict.
     pub fn verify_all(&self, generators: &[Generator]) -> (Manifest, Verdict) {
-        let read = |generator: &Generator| -> serde_json::Value {
+        let read = |generator: &Generator| -> Value {
             serde_json::from_str(&fs::read_to_string(&generator.manifest).unwrap()).unwrap()
         };
         let mut all = generators.iter().map(read);
@@ -269,14 +288,14 @@ impl World {
             assert_eq!(whole["seed"], other["seed"], "manifests of several seeds have no union");
             let (events, sent) = (number(&whole, "events").max(number(&other, "events")), number(&other, "delivered"));
             let delivered = number(&whole, "delivered") + sent;
-            let poison: Vec<serde_json::Value> =
+            let poison: Vec<Value> =
                 [&whole, &other].iter().flat_map(|one| one["poison"].as_array().unwrap()).cloned().collect();
             whole["duplicates"] = (delivered - events - poison.len() as u64).into();
             (whole["events"], whole["delivered"], whole["poison"]) = (events.into(), delivered.into(), poison.into());
             whole["end_offsets"] = other["end_offsets"].clone();
-            // What a producer sent that died before them all, without a manifest, counts as well.
-            whole["begin_offsets"] = serde_json::json!({});
         }
+        // What a producer sent that died before them all, without a manifest, counts as well.
+        whole["begin_offsets"] = serde_json::json!({});
         let file = self.folder.join("manifest.json");
         fs::write(&file, whole.to_string()).unwrap();
         (serde_json::from_value(whole).unwrap(), self.verify_against(&file).1)
@@ -317,6 +336,8 @@ impl World {
             dead_letters_missing: 0,
             dead_letters_unexpected: 0,
             dead_letters_wrong: 0,
+            rollup_groups: verdict.rollup_groups,
+            rollups_wrong: 0,
             samples: Vec::new(),
         };
         assert_eq!(verdict, right);
@@ -327,21 +348,21 @@ impl World {
     pub fn assert_every_row_landed_once(&self, generator: &Generator, manifest: &Manifest) {
         let (_, verdict) = self.verify(generator);
         assert_eq!((verdict.lost, verdict.doubled, verdict.wrong), (0, 0, 0), "{verdict:?}");
-        assert_eq!((verdict.dead_letters_missing, verdict.dead_letters_wrong), (0, 0), "{verdict:?}");
-        assert_eq!(verdict.rows, manifest.events);
-        let letters = self.kafka.dead_letters(&self.dead_letter_topic());
-        let found = places(&letters);
+        let also = (verdict.dead_letters_missing, verdict.dead_letters_wrong, verdict.rollups_wrong, verdict.rows);
+        assert_eq!(also, (0, 0, 0, manifest.events), "{verdict:?}");
+        let (found, again) = self.dead_letters();
         let sent: BTreeSet<Place> = manifest.poison.iter().copied().collect();
         assert!(found == sent, "dead letters of readable records: {:?}", found.difference(&sent));
-        eprintln!("{} dead letters, {} of them again", letters.len(), letters.len() - found.len());
+        eprintln!("{} dead letters, and {again} of them again", found.len());
     }
 
     /// Where the records came from that are in the dead-letter topic, and how many of these letters are there again.
     pub fn dead_letters(&self) -> (BTreeSet<Place>, u64) {
-        let letters = self.kafka.dead_letters(&self.dead_letter_topic());
-        let found = places(&letters);
-        let again = letters.len() - found.len();
-        (found, again as u64)
+        let (mut found, mut again) = (BTreeSet::new(), 0);
+        self.kafka.each_dead_letter(&self.dead_letter_topic(), |headers| {
+            again += u64::from(!found.insert(source(&headers)));
+        });
+        (found, again)
     }
 
     fn bench(&self, prefix: &str, command: &str, arguments: &[&str]) -> Command {
@@ -352,35 +373,42 @@ impl World {
     }
 }
 
-fn number(manifest: &serde_json::Value, name: &str) -> u64 {
+/// The program that these variables do something in.
+pub(crate) fn program_with(variables: &[(&str, &str)]) -> &'static str {
+    let faulty = variables.iter().any(|(name, _)| ["MILLRACE_FAULT", "MILLRACE_WITHOUT"].contains(name));
+    if faulty { "millrace-faulty" } else { "millrace" }
+}
+
+fn number(manifest: &Value, name: &str) -> u64 {
     manifest[name].as_u64().unwrap_or_else(|| panic!("a manifest without {name}"))
 }
 
-fn places(letters: &[BTreeMap<String, String>]) -> BTreeSet<Place> {
-    let number = |letter: &BTreeMap<String, String>, name: &str| -> i64 {
-        letter[&format!("millrace.source.{name}")].parse().unwrap()
-    };
-    let place = |letter| Place {
-        partition: i32::try_from(number(letter, "partition")).unwrap(),
-        offset: number(letter, "offset"),
-    };
-    letters.iter().map(place).collect()
+fn source(headers: &BTreeMap<String, String>) -> Place {
+    let number = |name: &str| -> i64 { headers[&format!("millrace.source.{name}")].parse().unwrap() };
+    Place { partition: i32::try_from(number("partition")).unwrap(), offset: number("offset") }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() || self.left.load(Ordering::Relaxed) {
             eprintln!("left for a look: {}, database {}", self.folder.display(), self.database);
+            let running = "SELECT elapsed, written_rows, query_id, left(query, 200) FROM system.processes FORMAT TSV";
+            match self.stack.ask(&self.stack.admin, running) {
+                Ok(queries) => eprintln!("queries of ClickHouse:\n{queries}"),
+                Err(error) => eprintln!("ClickHouse: {error}"),
+            }
             return;
         }
-        self.stack.sql(&format!("DROP DATABASE {}", self.database));
+        for server in self.stack.servers() {
+            server.sql(&format!("DROP DATABASE {}", self.database));
+        }
         let topics = ["orders", "orders.dead", "customers", "products"].map(|name| format!("{}{name}", self.prefix));
         self.kafka.delete(&topics.each_ref().map(String::as_str));
         fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 
-/// SplitMix64: the moments of a run, from its seed.
+/// SplitMix64: the moments of a run.
 pub struct Random(pub u64);
 
 impl Random {

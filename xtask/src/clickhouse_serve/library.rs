@@ -1,4 +1,4 @@
-//! The only `unsafe` of the project: calling two functions of libchdb.
+//! The only `unsafe` outside tests: calling two functions of libchdb.
 //!
 //! libchdb is ClickHouse as a C library and has no safe interface. Nothing of ours is shared with it but the arguments
 //! of one call, which last longer than the call.

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     http_port: u16,
     #[arg(long)]
     tcp_port: u16,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    listen_host: String,
 }
 
 /// Serves until SIGTERM, SIGINT or SIGHUP.
@@ -117,6 +120,7 @@ fn start(args: &Args) -> Result<Child> {
         .arg(&args.data)
         .args(["--http-port", &args.http_port.to_string()])
         .args(["--tcp-port", &args.tcp_port.to_string()])
+        .args(["--listen-host", &args.listen_host])
         .env(USERS_VARIABLE, &args.users)
         // ClickHouse wants a folder's path to end as one.
         .env(DISKS_VARIABLE, args.data.join(DISKS).join(""))
@@ -221,7 +225,7 @@ fn arguments(args: &Args) -> Vec<OsString> {
         // The level in the configuration is not honoured: without these two it is silent, or says all.
         "--send_logs_level=warning".into(),
         "--logger.console".into(),
-        "--listen_host=127.0.0.1".into(),
+        format!("--listen_host={}", args.listen_host).into(),
         format!("--http_port={}", args.http_port).into(),
         format!("--tcp_port={}", args.tcp_port).into(),
         format!("--query={query}").into(),

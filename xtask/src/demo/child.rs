@@ -23,30 +23,30 @@ const POLL: Duration = Duration::from_millis(50);
 const LINES_SHOWN: usize = 15;
 
 /// A program of ours, about to be run.
-pub(super) struct Command {
+pub(crate) struct Command {
     inner: process::Command,
     name: String,
     interrupt: Interrupt,
 }
 
 impl Command {
-    pub(super) fn new(program: &Path, interrupt: Interrupt) -> Self {
+    pub(crate) fn new(program: &Path, interrupt: Interrupt) -> Self {
         let name = program.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Self { inner: process::Command::new(program), name, interrupt }
     }
 
-    pub(super) fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+    pub(crate) fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
         self.inner.arg(arg);
         self
     }
 
-    pub(super) fn args<'a>(&mut self, args: impl IntoIterator<Item = &'a str>) -> &mut Self {
+    pub(crate) fn args<'a>(&mut self, args: impl IntoIterator<Item = &'a str>) -> &mut Self {
         self.inner.args(args);
         self
     }
 
     /// Runs it to its end; what it prints is shown only if it fails.
-    pub(super) fn run_quietly(&mut self) -> Result<()> {
+    pub(crate) fn run_quietly(&mut self) -> Result<()> {
         let output = self.inner.stdin(Stdio::null()).output().with_context(|| format!("start {}", self.name))?;
         self.interrupt.check()?;
         if !output.status.success() {
@@ -57,7 +57,7 @@ impl Command {
     }
 
     /// Runs it to its end and reads the JSON object that it prints, whatever its exit status.
-    pub(super) fn output_json(&mut self) -> Result<Value> {
+    pub(crate) fn output_json(&mut self) -> Result<Value> {
         self.inner.stdin(Stdio::null()).stderr(Stdio::inherit());
         let output = self.inner.output().with_context(|| format!("start {}", self.name))?;
         self.interrupt.check()?;
@@ -68,7 +68,7 @@ impl Command {
     }
 
     /// Starts it with its output in a file.
-    pub(super) fn start(mut self, log: &Path) -> Result<Child> {
+    pub(crate) fn start(mut self, log: &Path) -> Result<Child> {
         let file = File::create(log).with_context(|| format!("make {}", log.display()))?;
         let errors = file.try_clone().with_context(|| format!("make {}", log.display()))?;
         self.inner.stdin(Stdio::null()).stdout(file).stderr(errors);
@@ -80,18 +80,18 @@ impl Command {
 }
 
 /// A running program, killed when dropped.
-pub(super) struct Child {
+pub(crate) struct Child {
     process: Option<process::Child>,
     log: PathBuf,
     name: String,
 }
 
 impl Child {
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().map_or(0, process::Child::id)
     }
 
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -99,7 +99,7 @@ impl Child {
     ///
     /// # Errors
     /// If it ended badly, with the last lines of its log.
-    pub(super) fn ended(&mut self) -> Result<bool> {
+    pub(crate) fn ended(&mut self) -> Result<bool> {
         let Some(process) = &mut self.process else { return Ok(true) };
         match process.try_wait().with_context(|| format!("look after {}", self.name))? {
             None => Ok(false),
@@ -109,7 +109,7 @@ impl Child {
     }
 
     /// Most memory that it ever held, in MiB.
-    pub(super) fn memory_mib_max(&self) -> u64 {
+    pub(crate) fn memory_mib_max(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
@@ -117,7 +117,7 @@ impl Child {
     }
 
     /// Asks it to leave, and waits.
-    pub(super) fn stop(mut self, patience: Duration) -> Result<()> {
+    pub(crate) fn stop(mut self, patience: Duration) -> Result<()> {
         let pid = self.process.as_ref().map(Pid::from_child).context("it is running")?;
         kill_process(pid, Signal::TERM).with_context(|| format!("ask {} to leave", self.name))?;
         let begin = Instant::now();
@@ -132,7 +132,7 @@ impl Child {
     }
 
     /// Leaves it running when this program ends; its pid.
-    pub(super) fn leave(mut self) -> u32 {
+    pub(crate) fn leave(mut self) -> u32 {
         let pid = self.pid();
         self.process = None;
         pid
@@ -159,7 +159,7 @@ fn record(log: &Path, pid: u32) -> Result<()> {
 }
 
 /// Kills the program that was recorded beside `log`, if it is still the same process.
-pub(super) fn stop_recorded(log: &Path) -> Result<()> {
+pub(crate) fn stop_recorded(log: &Path) -> Result<()> {
     let path = pid_file(log);
     let Ok(recorded) = fs::read(&path) else { return Ok(()) };
     if let Ok(Some(identity)) = serde_json::from_slice::<Option<Identity>>(&recorded)

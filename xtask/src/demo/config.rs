@@ -1,4 +1,5 @@
-//! The demo's configuration: the one that the README shows, pointed at the running stack.
+//! The demo's configuration: the one that the README shows, pointed at the running stack, with the sections of the
+//! topics that are shown.
 
 use std::{
     fs,
@@ -7,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use super::topic::Topic;
 use crate::stack::{StackFile, clone_root};
 
 /// What the commented default says, and what stands there instead.
@@ -21,13 +23,29 @@ fn replacements(stack: &StackFile) -> [(&'static str, String); 6] {
     ]
 }
 
+const DEFAULT: &str = "consumers/assets/millrace.toml";
+const PAYMENTS: &str = "consumers/assets/payments.toml";
+
 /// Writes the configuration into the demo's folder.
-pub(super) fn write(dir: &Path, stack: &StackFile) -> Result<PathBuf> {
-    let default = clone_root()?.join("consumers/assets/millrace.toml");
-    let text = fs::read_to_string(&default).with_context(|| format!("read {}", default.display()))?;
+pub(crate) fn write(dir: &Path, stack: &StackFile, topics: &[Topic]) -> Result<PathBuf> {
+    let default = adapt(&read(DEFAULT)?, stack)?;
+    // The default ends with the section of orders.
+    let (head, orders) = default.split_once("[[topics]]").with_context(|| format!("{DEFAULT} has no topic"))?;
+    let mut text = head.to_owned();
+    for topic in topics {
+        match topic {
+            Topic::Orders => text.push_str(&format!("[[topics]]{orders}\n")),
+            Topic::Payments => text.push_str(&read(PAYMENTS)?),
+        }
+    }
     let path = dir.join("millrace.toml");
-    fs::write(&path, adapt(&text, stack)?).with_context(|| format!("write {}", path.display()))?;
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
+}
+
+fn read(file: &str) -> Result<String> {
+    let path = clone_root()?.join(file);
+    fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
 }
 
 fn adapt(text: &str, stack: &StackFile) -> Result<String> {
@@ -46,7 +64,7 @@ fn adapt(text: &str, stack: &StackFile) -> Result<String> {
         }
     }
     if let Some(at) = found.iter().position(|found| !found) {
-        bail!("consumers/assets/millrace.toml has no line that starts with `{}`", replacements[at].0);
+        bail!("{DEFAULT} has no line that starts with `{}`", replacements[at].0);
     }
     Ok(adapted)
 }

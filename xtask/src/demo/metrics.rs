@@ -1,10 +1,12 @@
 //! Reads what `millrace run` says of itself on `/metrics`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 
 use crate::stack::http;
 
-/// What has landed so far.
+/// What has landed of a topic so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Landed {
     pub(super) rows: u64,
@@ -52,35 +54,40 @@ pub(super) fn ready(url: &str) -> bool {
     http::get(&format!("{url}/readyz")).is_ok()
 }
 
-/// Asks for the figures.
+/// Asks for the figures of each topic.
 ///
 /// # Errors
 /// If there is no answer.
-pub(super) fn read(url: &str) -> Result<Landed> {
+pub(super) fn read(url: &str) -> Result<BTreeMap<String, Landed>> {
     Ok(parse(&http::get(&format!("{url}/metrics"))?))
 }
 
-fn parse(text: &str) -> Landed {
-    let mut landed = Landed::default();
+fn parse(text: &str) -> BTreeMap<String, Landed> {
+    let mut topics: BTreeMap<String, Landed> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let Ok(value) = value.parse::<f64>() else { continue };
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let Some(topic) = label(labels, "topic") else { continue };
+        let landed = topics.entry(topic.to_owned()).or_default();
         match name {
             "millrace_rows_inserted_total" => landed.rows += value as u64,
             "millrace_duplicates_dropped_total" => landed.duplicates += value as u64,
             "millrace_dead_letters_total" => landed.dead_letters += value as u64,
             "millrace_lag_events" => landed.lag += value as u64,
             "millrace_freshness_seconds_bucket" => {
-                let edge = labels.split("le=\"").nth(1).and_then(|rest| rest.split('"').next());
-                let edge = edge.map(|edge| edge.parse().unwrap_or(f64::INFINITY));
+                let edge = label(labels, "le").map(|edge| edge.parse().unwrap_or(f64::INFINITY));
                 landed.freshness.extend(edge.map(|edge| (edge, value as u64)));
             }
             _ => {}
         }
     }
-    landed.freshness.sort_by(|a, b| a.0.total_cmp(&b.0));
-    landed
+    topics.values_mut().for_each(|landed| landed.freshness.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    topics
+}
+
+fn label<'t>(labels: &'t str, name: &str) -> Option<&'t str> {
+    labels.split(['{', ',', '}']).find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
 }
 
 #[cfg(test)]
@@ -97,12 +104,15 @@ millrace_freshness_seconds_bucket{topic=\"orders\",le=\"0.1\"} 0
 millrace_freshness_seconds_bucket{topic=\"orders\",le=\"0.2\"} 50
 millrace_freshness_seconds_bucket{topic=\"orders\",le=\"0.4\"} 100
 millrace_freshness_seconds_bucket{topic=\"orders\",le=\"+Inf\"} 100
+millrace_rows_inserted_total{topic=\"payments\"} 7
+millrace_freshness_seconds_bucket{topic=\"payments\",le=\"0.1\"} 7
 ";
 
     #[test]
-    fn figures_are_summed_over_labels_and_quantiles_interpolated() {
-        let landed = parse(TEXT);
-        assert_eq!(landed.settled(), 100);
+    fn figures_are_summed_over_labels_of_a_topic_and_quantiles_interpolated() {
+        let topics = parse(TEXT);
+        let landed = &topics["orders"];
+        assert_eq!((landed.settled(), topics["payments"].settled()), (100, 7));
         assert_eq!(landed.freshness_ms(0.5), 200);
         assert_eq!(landed.freshness_ms(0.75), 300);
         assert_eq!(Landed::default().freshness_ms(0.99), 0);

@@ -77,6 +77,17 @@ pub(crate) fn prepare(dir: &DataDir, ports: &Ports, library: &Path) -> Result<La
     })
 }
 
+/// Gives all users of one instance the passwords that they have at another.
+///
+/// # Errors
+/// If passwords cannot be read or written.
+pub(super) fn copy_passwords(from: &DataDir, to: &DataDir) -> Result<()> {
+    for user in USERS {
+        write_atomically(&to.password(user.name), password(from, user)?.as_bytes(), 0o600)?;
+    }
+    Ok(())
+}
+
 /// The password of a user of this instance; made up the first time it is asked for.
 fn password(dir: &DataDir, user: User) -> Result<String> {
     let path = dir.password(user.name);

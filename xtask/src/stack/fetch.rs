@@ -13,11 +13,11 @@ use super::process::log_tail;
 use crate::interrupt::Interrupt;
 
 /// Pinned, so that everybody runs the same; 2.8 is what Maven 3.8 takes by default.
-pub(super) const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:2.8";
+pub(crate) const DEPENDENCY_PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:2.8";
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Maven, told to talk to a log file rather than to a person.
-pub(super) fn maven() -> Command {
+pub(crate) fn maven() -> Command {
     let mut command = Command::new("mvn");
     command.args(["--batch-mode", "--quiet"]);
     command
@@ -27,7 +27,7 @@ pub(super) fn maven() -> Command {
 ///
 /// # Errors
 /// If it fails, with the last lines it printed; or Ctrl-C, after which it no longer runs.
-pub(super) fn run(mut command: Command, folder: &Path, interrupt: &Interrupt) -> Result<()> {
+pub(crate) fn run(mut command: Command, folder: &Path, interrupt: &Interrupt) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let log_path = folder.join("fetch.log");
     let log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;

@@ -9,6 +9,7 @@ use super::clickhouse::{self, User};
 use super::layout::{DataDir, write_atomically};
 use super::ports::Ports;
 use super::registry;
+use super::secured::{Doors, Secured};
 
 /// The content of the file. Passwords stay in files of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +28,8 @@ pub(crate) struct StackFile {
     pub(crate) admin: Login,
     pub(crate) pipeline: Login,
     pub(crate) analyst: Login,
+    /// The doors with encryption or passwords.
+    pub(crate) secured: Doors,
     /// `None` if it is not installed.
     pub(crate) prometheus: Option<String>,
 }
@@ -52,6 +55,7 @@ impl StackFile {
             admin: login(clickhouse::ADMIN),
             pipeline: login(clickhouse::PIPELINE),
             analyst: login(clickhouse::ANALYST),
+            secured: Secured::doors(dir, ports),
             prometheus: prometheus.then(|| format!("http://127.0.0.1:{}", ports.prometheus)),
         }
     }

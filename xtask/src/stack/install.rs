@@ -94,6 +94,11 @@ impl Cache {
         Ok(Self { root })
     }
 
+    /// The folder that everything else lies in.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn folder(&self, software: Software) -> PathBuf {
         self.root.join(software.folder_name())
     }
@@ -201,7 +206,11 @@ pub(crate) fn lock(path: &Path, interrupt: &Interrupt, waiting: impl FnOnce()) -
     }
 }
 
-fn remove(folder: &Path) -> Result<()> {
+/// Removes a folder, if it is there.
+///
+/// # Errors
+/// If it cannot be removed.
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", folder.display()))

@@ -12,20 +12,26 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::layout::{DataDir, random_hex, write_atomically};
 use super::part::{Launch, Part};
 use super::ports::Ports;
+use super::secured::{self, AUDIENCE, ISSUER, KAFKA_USER, Secured, shown};
 
 /// The collector makes no difference to the start (measured: 1.8 to 1.9 s with each). The serial one has no threads of its
 /// own that would take CPU from the pipeline beside it, and pauses for a heap of 1 GB are short enough here.
 /// A stack often lives for less than a minute of load, in which the optimising compiler costs two cores more than its code
 /// gives back: the demo lands 123,000 events/s with it and 140,000/s without (means of two runs, live, two cores). So
 /// [`FOR_SHORT_LIVES`] is left out of stacks that are measured for long.
-const JVM: [&str; 4] = ["-Xmx1g", "-Xms256m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
-const FOR_SHORT_LIVES: &str = "-XX:TieredStopAtLevel=1";
-const LOG: [&str; 3] = [
+pub(super) const JVM: [&str; 4] = ["-Xmx1g", "-Xms256m", "-XX:+UseSerialGC", "-Djava.awt.headless=true"];
+pub(super) const FOR_SHORT_LIVES: &str = "-XX:TieredStopAtLevel=1";
+pub(super) const LOG: [&str; 3] = [
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
     // The dump of every setting, many times per start.
     "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
 ];
+
+/// The mechanisms whose users are kept by Kafka itself.
+pub(crate) const SCRAM: [&str; 2] = ["SCRAM-SHA-256", "SCRAM-SHA-512"];
+/// Kafka reads keys of tokens from no address that is not listed here.
+const TOKEN_KEYS: &str = "-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=";
 
 /// Writes the configuration, formats the storage if there is none, and says how to start.
 ///
@@ -33,14 +39,19 @@ const LOG: [&str; 3] = [
 /// If files cannot be written or the formatting fails.
 pub(crate) fn prepare(dir: &DataDir, ports: &Ports, java: &Path, installed: &Path, measured: bool) -> Result<Launch> {
     let classpath = installed.join("libs/*");
-    format_storage(dir, ports, java, &classpath)?;
+    let secured = Secured::prepare(dir)?;
+    if !dir.data(Part::Kafka).exists() {
+        let users = secured::scram_users(&secured)?;
+        format_storage(dir, java, &classpath, &cluster_id()?, &users, |data| properties(ports, data, &secured))?;
+    }
     let data = dir.data(Part::Kafka);
-    let properties = properties(ports, &data);
+    let properties = properties(ports, &data, &secured)?;
     let path = dir.config("server.properties");
-    write_atomically(&path, properties.as_bytes(), 0o644)?;
+    write_atomically(&path, properties.as_bytes(), 0o600)?;
 
     let short = (!measured).then_some(FOR_SHORT_LIVES);
     let mut args: Vec<_> = JVM.into_iter().chain(short).chain(LOG).map(Into::into).collect();
+    args.push(format!("{TOKEN_KEYS}{}", secured.jwks_url()).into());
     args.extend(["-cp".into(), classpath.into(), "kafka.Kafka".into(), path.into()]);
     Ok(Launch {
         part: Part::Kafka,
@@ -51,34 +62,56 @@ pub(crate) fn prepare(dir: &DataDir, ports: &Ports, java: &Path, installed: &Pat
     })
 }
 
-fn properties(ports: &Ports, data: &Path) -> String {
-    include_str!("../../assets/server.properties")
+fn properties(ports: &Ports, data: &Path, secured: &Secured) -> Result<String> {
+    let filled = include_str!("../../assets/server.properties")
         .replace("@BROKER_PORT@", &ports.kafka.to_string())
         .replace("@PROXIED_PORT@", &ports.kafka_proxied.to_string())
         .replace("@PROXY_PORT@", &ports.kafka_proxy.to_string())
         .replace("@CONTROLLER_PORT@", &ports.kafka_controller.to_string())
         .replace("@LOG_DIRS@", &data.display().to_string())
+        .replace("@TLS_PORT@", &ports.secured.kafka_tls.to_string())
+        .replace("@MTLS_PORT@", &ports.secured.kafka_mtls.to_string())
+        .replace("@SASLTLS_PORT@", &ports.secured.kafka_sasl_tls.to_string())
+        .replace("@SASL_PORT@", &ports.secured.kafka_sasl.to_string())
+        .replace("@EXPIRED_PORT@", &ports.secured.kafka_expired.to_string())
+        .replace("@CA@", &shown(&secured.file("ca.pem")))
+        .replace("@SERVER@", &shown(&secured.file("server.both")))
+        .replace("@EXPIRED@", &shown(&secured.file("expired.both")))
+        .replace("@USER@", KAFKA_USER)
+        .replace("@PASSWORD@", &secured.password()?)
+        .replace("@JWKS@", &secured.jwks_url())
+        .replace("@ISSUER@", ISSUER)
+        .replace("@AUDIENCE@", AUDIENCE);
+    Ok(filled)
 }
 
-/// Formats into a folder beside and renames it, so that the data folder is there whole or not at all.
-fn format_storage(dir: &DataDir, ports: &Ports, java: &Path, classpath: &Path) -> Result<()> {
+/// Formats into a folder beside and renames it, so that the data folder is there whole or not at all. `properties` are
+/// those of a node with this folder, `users` what `--add-scram` is to add.
+///
+/// # Errors
+/// If files cannot be written or Kafka refuses.
+pub(super) fn format_storage(
+    dir: &DataDir,
+    java: &Path,
+    classpath: &Path,
+    cluster_id: &str,
+    users: &[String],
+    properties: impl Fn(&Path) -> Result<String>,
+) -> Result<()> {
     let data = dir.data(Part::Kafka);
-    if data.exists() {
-        return Ok(());
-    }
     let new = data.with_extension("new");
     if new.exists() {
         fs::remove_dir_all(&new).with_context(|| format!("cannot remove {}", new.display()))?;
     }
     let path = dir.config("format.properties");
-    write_atomically(&path, properties(ports, &new).as_bytes(), 0o644)?;
+    write_atomically(&path, properties(&new)?.as_bytes(), 0o600)?;
     let output = Command::new(java)
         .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
         .arg(classpath)
-        .args(["kafka.tools.StorageTool", "format", "--cluster-id"])
-        .arg(cluster_id()?)
+        .args(["kafka.tools.StorageTool", "format", "--cluster-id", cluster_id])
         .arg("--config")
         .arg(&path)
+        .args(users.iter().flat_map(|user| ["--add-scram", user]))
         .output()
         .with_context(|| format!("cannot start {}", java.display()))?;
     if !output.status.success() {
@@ -89,7 +122,7 @@ fn format_storage(dir: &DataDir, ports: &Ports, java: &Path, classpath: &Path) -
 }
 
 /// Any text of 22 characters of URL-safe base64 is one; hexadecimal digits are among them.
-fn cluster_id() -> Result<String> {
+pub(super) fn cluster_id() -> Result<String> {
     random_hex(11)
 }
 
@@ -142,29 +175,27 @@ fn brokers_in(response: &[u8]) -> Option<i32> {
 mod tests {
     use super::*;
 
-    const PORTS: Ports = Ports {
-        kafka: 1001,
-        kafka_controller: 1002,
-        registry: 1003,
-        clickhouse_http: 1004,
-        clickhouse_tcp: 1005,
-        prometheus: 1006,
-        kafka_proxied: 1007,
-        kafka_proxy: 1008,
-    };
-
     #[test]
     fn server_properties_name_the_chosen_ports_on_loopback_only() {
-        let properties = properties(&PORTS, Path::new("/data/kafka"));
-        assert!(
-            properties
-                .contains("listeners=BROKER://127.0.0.1:1001,PROXIED://127.0.0.1:1007,CONTROLLER://127.0.0.1:1002\n")
-        );
-        assert!(properties.contains("advertised.listeners=BROKER://127.0.0.1:1001,PROXIED://127.0.0.1:1008\n"));
+        let root = std::env::temp_dir().join(format!("millrace-properties-{}", std::process::id()));
+        let dir = DataDir::open(&root).unwrap();
+        let ports = Ports::choose(None, |_| false).unwrap();
+        let secured = Secured::prepare(&dir).unwrap();
+        let properties = properties(&ports, Path::new("/data/kafka"), &secured).unwrap();
+        let Ports { kafka, kafka_proxied, kafka_proxy, .. } = ports;
+        let listeners = format!("listeners=BROKER://127.0.0.1:{kafka},PROXIED://127.0.0.1:{kafka_proxied},");
+        assert!(properties.contains(&listeners));
+        let advertised = format!("advertised.listeners=BROKER://127.0.0.1:{kafka},PROXIED://127.0.0.1:{kafka_proxy},");
+        assert!(properties.contains(&advertised));
+        let addresses = properties.lines().filter_map(|line| line.strip_prefix("listeners=")).next().unwrap();
+        assert!(addresses.split(',').all(|address| address.contains("://127.0.0.1:")), "{addresses}");
         assert!(properties.contains("log.dirs=/data/kafka\n"));
         assert!(properties.contains("auto.create.topics.enable=false\n"));
         let settings = properties.lines().filter(|line| !line.starts_with('#'));
-        assert_eq!(settings.filter(|line| line.contains("_PORT@") || line.contains("_DIRS@")).count(), 0);
+        assert_eq!(settings.filter(|line| line.replace("1@127", "").contains('@')).count(), 0);
+        let again = Secured::prepare(&dir).unwrap();
+        assert_eq!(again.password().unwrap(), secured.password().unwrap());
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

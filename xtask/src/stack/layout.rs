@@ -80,6 +80,11 @@ impl DataDir {
         self.root.join("secrets").join(format!("{user}.password"))
     }
 
+    /// What the secured doors need.
+    pub(crate) fn secured(&self) -> PathBuf {
+        self.root.join("secrets").join("tls")
+    }
+
     pub(crate) fn ports_file(&self) -> PathBuf {
         self.root.join("ports.json")
     }

@@ -7,10 +7,11 @@
 
 pub(crate) mod cli;
 mod clickhouse;
-mod fetch;
+pub(crate) mod cluster;
+pub(crate) mod fetch;
 mod file;
 pub(crate) mod http;
-mod install;
+pub(crate) mod install;
 mod kafka;
 mod layout;
 mod manifest;
@@ -21,6 +22,7 @@ pub(crate) mod process;
 mod prometheus;
 mod recovery;
 mod registry;
+mod secured;
 mod start;
 mod status;
 mod stop;
@@ -37,6 +39,7 @@ pub(crate) use self::layout::{DataDir, clone_root};
 use self::part::Part;
 use self::ports::Ports;
 use self::process::Record;
+pub(crate) use self::prometheus::scrape;
 use self::start::Site;
 use self::stop::{STOP_GRACE, stop_parts};
 use crate::interrupt::Interrupt;
@@ -128,6 +131,15 @@ impl Stack {
     /// If a part cannot be stopped.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.started.stop()
+    }
+
+    /// Stops what this guard started and removes its data.
+    ///
+    /// # Errors
+    /// If a part cannot be stopped or data cannot be removed.
+    pub(crate) fn discard(mut self) -> Result<()> {
+        self.started.stop()?;
+        self.dir.wipe()
     }
 }
 

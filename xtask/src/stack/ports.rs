@@ -26,9 +26,23 @@ pub(crate) struct Ports {
     /// Where the broker tells those clients to find it: nobody listens there but the proxy of a test.
     #[serde(default)]
     pub(crate) kafka_proxy: u16,
+    /// Doors with encryption or passwords.
+    #[serde(default)]
+    pub(crate) secured: SecuredPorts,
 }
 
-const COUNT: usize = 8;
+/// See [`super::secured::Doors`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecuredPorts {
+    pub(crate) kafka_tls: u16,
+    pub(crate) kafka_mtls: u16,
+    pub(crate) kafka_sasl_tls: u16,
+    pub(crate) kafka_sasl: u16,
+    pub(crate) kafka_expired: u16,
+    pub(crate) registry: u16,
+}
+
+const COUNT: usize = 14;
 
 impl Ports {
     fn to_array(self) -> [u16; COUNT] {
@@ -41,6 +55,12 @@ impl Ports {
             self.prometheus,
             self.kafka_proxied,
             self.kafka_proxy,
+            self.secured.kafka_tls,
+            self.secured.kafka_mtls,
+            self.secured.kafka_sasl_tls,
+            self.secured.kafka_sasl,
+            self.secured.kafka_expired,
+            self.secured.registry,
         ]
     }
 
@@ -54,6 +74,12 @@ impl Ports {
             prometheus,
             kafka_proxied,
             kafka_proxy,
+            kafka_tls,
+            kafka_mtls,
+            kafka_sasl_tls,
+            kafka_sasl,
+            kafka_expired,
+            registry_tls,
         ] = ports;
         Self {
             kafka,
@@ -64,14 +90,27 @@ impl Ports {
             prometheus,
             kafka_proxied,
             kafka_proxy,
+            secured: SecuredPorts {
+                kafka_tls,
+                kafka_mtls,
+                kafka_sasl_tls,
+                kafka_sasl,
+                kafka_expired,
+                registry: registry_tls,
+            },
         }
     }
 
     /// The ports of one part, the one that others use first.
     pub(crate) fn of(&self, part: Part) -> Vec<u16> {
         match part {
-            Part::Kafka => vec![self.kafka, self.kafka_controller, self.kafka_proxied],
-            Part::Registry => vec![self.registry],
+            Part::Kafka => {
+                let SecuredPorts { kafka_tls, kafka_mtls, kafka_sasl_tls, kafka_sasl, kafka_expired, .. } =
+                    self.secured;
+                let secured = [kafka_tls, kafka_mtls, kafka_sasl_tls, kafka_sasl, kafka_expired];
+                [[self.kafka, self.kafka_controller, self.kafka_proxied].as_slice(), &secured].concat()
+            }
+            Part::Registry => vec![self.registry, self.secured.registry],
             Part::ClickHouse => vec![self.clickhouse_http, self.clickhouse_tcp],
             Part::Prometheus => vec![self.prometheus],
         }

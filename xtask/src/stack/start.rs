@@ -90,7 +90,7 @@ impl Site<'_> {
         let apicurio = self.cache.folder(Software::Apicurio);
         match part {
             Part::Kafka => kafka::prepare(self.dir, &self.ports, self.java, &kafka, self.measured),
-            Part::Registry => registry::prepare(self.dir, &self.ports, self.java, &apicurio),
+            Part::Registry => registry::prepare(self.dir, "127.0.0.1", &self.ports, self.java, &apicurio),
             Part::ClickHouse => clickhouse::prepare(self.dir, &self.ports, &self.cache.libchdb()),
             Part::Prometheus => {
                 let program = self.prometheus.context("prometheus is not installed")?;

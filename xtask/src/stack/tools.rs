@@ -16,6 +16,9 @@ enum Tool {
     Tar,
     Faketime,
     Valgrind,
+    Prometheus,
+    Chromium,
+    ChromeDriver,
 }
 
 impl Tool {
@@ -27,6 +30,9 @@ impl Tool {
             Self::Tar => "tar",
             Self::Faketime => "libfaketime",
             Self::Valgrind => "valgrind",
+            Self::Prometheus => "Prometheus (prometheus, promtool)",
+            Self::Chromium => "Chromium",
+            Self::ChromeDriver => "ChromeDriver (chromedriver)",
         }
     }
 
@@ -38,6 +44,9 @@ impl Tool {
             Self::Tar => "tar",
             Self::Faketime => "faketime",
             Self::Valgrind => "valgrind",
+            Self::Prometheus => "prometheus",
+            Self::Chromium => "chromium",
+            Self::ChromeDriver => "chromium-driver",
         }
     }
 
@@ -49,6 +58,9 @@ impl Tool {
             Self::Tar => "gnu-tar",
             Self::Faketime => "libfaketime",
             Self::Valgrind => "valgrind",
+            Self::Prometheus => "prometheus",
+            Self::Chromium => "chromium",
+            Self::ChromeDriver => "chromedriver",
         }
     }
 }
@@ -59,7 +71,7 @@ impl Tool {
 /// If something is missing: one message that names all of it and the command that installs it.
 pub(crate) fn require(installing: bool, install_missing: bool) -> Result<PathBuf> {
     require_all(|| missing(installing), install_missing)?;
-    java().context("Java has gone meanwhile")
+    java(JAVA_MAJOR_MIN).context("Java has gone meanwhile")
 }
 
 /// Makes sure of what the cases of the fault matrix need besides the stack: clocks that can be moved.
@@ -80,6 +92,26 @@ pub(crate) fn require_for_instructions(install_missing: bool) -> Result<()> {
     require_all(missing, install_missing)
 }
 
+/// Makes sure of what reads alert rules and scrapes.
+///
+/// # Errors
+/// As [`require`].
+pub(crate) fn require_for_alerts(install_missing: bool) -> Result<()> {
+    let is_there = || ["prometheus", "promtool"].iter().all(|name| find(name).is_some());
+    let missing = || if is_there() { Vec::new() } else { vec![Tool::Prometheus] };
+    require_all(missing, install_missing)
+}
+
+/// Makes sure of a browser, and of npm, which fetches the rules that the page is held against.
+///
+/// # Errors
+/// As [`require`].
+pub(crate) fn require_for_page(install_missing: bool) -> Result<()> {
+    let needed = [(Tool::Chromium, "chromium"), (Tool::ChromeDriver, "chromedriver"), (Tool::Npm, "npm")];
+    let missing = || needed.iter().filter(|(_, name)| find(name).is_none()).map(|(tool, _)| *tool).collect();
+    require_all(missing, install_missing)
+}
+
 fn require_all(missing: impl Fn() -> Vec<Tool>, install_missing: bool) -> Result<()> {
     let mut tools = missing();
     if !tools.is_empty() && install_missing && can_install() {
@@ -94,7 +126,7 @@ fn require_all(missing: impl Fn() -> Vec<Tool>, install_missing: bool) -> Result
 
 fn missing(installing: bool) -> Vec<Tool> {
     let mut missing = Vec::new();
-    if java().is_none() {
+    if java(JAVA_MAJOR_MIN).is_none() {
         missing.push(Tool::Java);
     }
     if installing {
@@ -146,13 +178,13 @@ fn install(missing: &[Tool]) -> Result<()> {
     apt(&[&["install", "--no-install-recommends"], packages.as_slice()].concat())
 }
 
-/// The `java` of `JAVA_HOME`, or else of the PATH, if it is recent enough.
-fn java() -> Option<PathBuf> {
+/// The `java` of `JAVA_HOME`, or else of the PATH, if it is of that major version or later.
+pub(crate) fn java(major_min: u32) -> Option<PathBuf> {
     let home = std::env::var_os("JAVA_HOME").map(|home| Path::new(&home).join("bin/java"));
     let program = home.filter(|path| path.is_file()).or_else(|| find("java"))?;
     let output = Command::new(&program).arg("-version").output().ok()?;
     let major = java_major(&String::from_utf8_lossy(&output.stderr))?;
-    (major >= JAVA_MAJOR_MIN).then_some(program)
+    (major >= major_min).then_some(program)
 }
 
 /// The major version in what `java -version` prints: `openjdk version "17.0.15" 2025-04-15`; 8 calls itself 1.8.

@@ -1,10 +1,13 @@
 //! Which of a writer's types are read as which of the reader's, and what becomes of the values.
 
 use arrow_array::StringArray;
-use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampMillisecondType};
-use arrow_schema::DataType;
+use arrow_array::types::{
+    Float64Type, Int32Type, Int64Type, Time32MillisecondType, Time64MicrosecondType, TimestampMillisecondType,
+    UInt32Type,
+};
 
 use super::*;
+use crate::field::Extract;
 
 const NULLABLE_LONG: &str = r#"["null","long"]"#;
 
@@ -103,19 +106,98 @@ fn what_means_another_thing_is_not_read_at_all() {
         let (_, reasons) = column(&writer, &reader, &[&[2, 2]]);
         assert_eq!(reasons, [Reason::Unreadable], "{writer} as {reader}");
     }
-    let (times, _) = column("\"long\"", &logical("long", "timestamp-millis"), &[&[2]]);
-    assert_eq!(times.as_primitive::<TimestampMillisecondType>().values(), &[1]);
+    for writer in ["\"long\"", "\"int\""] {
+        let (times, _) = column(writer, &logical("long", "timestamp-millis"), &[&[2]]);
+        assert_eq!(times.as_primitive::<TimestampMillisecondType>().values(), &[1]);
+    }
 }
 
 #[test]
-fn a_field_that_no_column_can_hold_is_passed_over() {
-    let schema = r#"{"type":"record","name":"E","fields":[{"name":"u","type":["int","string","null"]},{"name":"x","type":"int"}]}"#;
+fn a_field_that_no_column_can_hold_is_passed_over_and_its_path_says_why() {
+    let schema = r#"{"type":"record","name":"E","fields":[{"name":"x","type":"int"},{"name":"r","type":{"type":"record","name":"R","fields":[
+        {"name":"u","type":[{"type":"record","name":"a.X","fields":[{"name":"s","type":"string"}]},
+                            {"type":"record","name":"b.X","fields":[{"name":"s","type":"string"}]},"null"]},
+        {"name":"m","type":{"type":"map","values":"int"}}]}}]}"#;
     let mut decoder = Decoder::new(schema, DecodeLimits::default()).unwrap();
     decoder.learn(1, schema);
-    assert_eq!(decoder.columns().fields().len(), 1);
-    let decoded =
-        decoder.decode(&[record(0, &[0, 0, 0, 0, 1, 2, 2, b'a', 8]), record(1, &[0, 0, 0, 0, 1, 2, 2, 0xff, 8])]);
+    assert_eq!(decoder.columns().fields().len(), 2);
+    let good = [0, 0, 0, 0, 1, 8, 2, 2, b'a', 0];
+    let decoded = decoder.decode(&[record(0, &good), record(1, &[0, 0, 0, 0, 1, 8, 2, 2, 0xff, 0])]);
     assert_eq!(decoded.rows.column(0).as_primitive::<Int32Type>().values(), &[4]);
     assert_eq!(decoded.rejected[0].1.reason, Reason::BadUtf8, "what is passed over is checked all the same");
-    assert_eq!(decoder.columns().field(0).data_type(), &DataType::Int32);
+    let error = |path: &str| Extract::resolve(&path.parse().unwrap(), decoder.columns()).unwrap_err().to_string();
+    assert_eq!(
+        error("r.u.s"),
+        "the field `r.u.s` cannot be reached: no column can hold a union of two types that are both called `X`"
+    );
+    assert_eq!(error("r.m.k"), "the field `r.m.k` cannot be reached: a map goes into one column as a whole");
+}
+
+const METHOD: &str = r#"["null","string",{"type":"record","name":"Card","namespace":"pay","fields":[{"name":"number","type":"string"}]},
+    {"type":"record","name":"Sepa","fields":[{"name":"iban","type":"string"}]},"int"]"#;
+
+#[test]
+fn a_union_of_several_types_has_a_column_for_each_and_paths_lead_into_them() {
+    let datums: [&[u8]; 6] = [&[0], &[2, 2, b's'], &[4, 2, b'c'], &[6, 2, b'i'], &[8, 6], &[10]];
+    let (values, reasons) = column(METHOD, METHOD, &datums);
+    assert_eq!(reasons, [Reason::BadUnionIndex]);
+    let rows = arrow_array::RecordBatch::try_from_iter([("method", values)]).unwrap();
+    let at = |path: &str| Extract::resolve(&path.parse().unwrap(), rows.schema_ref()).unwrap().from(&rows).unwrap();
+    let text = |path: &str| -> Vec<Option<String>> {
+        at(path).as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
+    };
+    let only = |row: usize, text: &str| -> Vec<Option<String>> {
+        (0..5).map(|other| (other == row).then(|| text.to_owned())).collect()
+    };
+    assert_eq!(text("method.string"), only(1, "s"));
+    assert_eq!(text("method.Card.number"), only(2, "c"));
+    assert_eq!(text("method.Sepa.iban"), only(3, "i"));
+    assert_eq!(
+        at("method.int").as_primitive::<Int32Type>().iter().collect::<Vec<_>>(),
+        [None, None, None, None, Some(3)]
+    );
+    assert_eq!(at("method").null_count(), 0, "the union itself is there, also if all in it is null");
+}
+
+#[test]
+fn a_writers_type_is_read_as_the_nearest_of_a_readers_union() {
+    let wide = r#"["null","double","long",{"type":"record","name":"Pay","aliases":["pay.Card"],"fields":[{"name":"number","type":"string"}]}]"#;
+    let (values, reasons) = column(METHOD, wide, &[&[0], &[2, 2, b's'], &[4, 2, b'c'], &[6, 2, b'i'], &[8, 6]]);
+    assert_eq!(reasons, [Reason::Unreadable; 2], "neither text nor the record of other fields has a place");
+    let values = values.as_struct();
+    assert_eq!(values.len(), 3);
+    assert_eq!(values.column_by_name("Pay").unwrap().as_struct().column(0).as_string::<i32>().value(1), "c");
+    // The first that an int can be promoted to.
+    let doubles = values.column_by_name("double").unwrap();
+    assert_eq!(doubles.as_primitive::<Float64Type>().iter().collect::<Vec<_>>(), [None, None, Some(3.0)]);
+    assert_eq!(values.column_by_name("long").unwrap().null_count(), 3);
+    // One type, read as one of several.
+    let (values, _) = column("\"long\"", wide, &[&[8]]);
+    assert_eq!(values.as_struct().column_by_name("long").unwrap().as_primitive::<Int64Type>().value(0), 4);
+    assert_eq!(column("\"boolean\"", wide, &[&[1]]).1, [Reason::Unreadable]);
+    assert_eq!(column("\"null\"", wide, &[&[]]).0.as_struct().column(0).null_count(), 1);
+    assert_eq!(column(METHOD, "\"string\"", &[&[0], &[2, 2, b's']]).0.as_string::<i32>().value(0), "s");
+}
+
+#[test]
+fn a_time_is_one_of_a_day() {
+    let millis = r#"{"type":"int","logicalType":"time-millis"}"#;
+    // The last millisecond, midnight after it, and one before the day.
+    let (times, reasons) = column(millis, millis, &[&[0xfe, 0xef, 0xb2, 0x52], &[0x80, 0xf0, 0xb2, 0x52], &[1]]);
+    assert_eq!(times.as_primitive::<Time32MillisecondType>().values(), &[86_399_999]);
+    assert_eq!(reasons, [Reason::OutOfRange; 2]);
+    let micros = r#"{"type":"long","logicalType":"time-micros"}"#;
+    let (times, reasons) = column("\"int\"", micros, &[&[2], &[1]]);
+    assert_eq!(times.as_primitive::<Time64MicrosecondType>().values(), &[1]);
+    assert_eq!(reasons, [Reason::OutOfRange]);
+}
+
+#[test]
+fn a_duration_is_its_three_parts() {
+    let duration = r#"{"type":"fixed","name":"D","size":12,"logicalType":"duration"}"#;
+    let (values, reasons) = column(duration, duration, &[&[1, 0, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff], &[1]]);
+    let parts = values.as_struct();
+    let part = |name| parts.column_by_name(name).unwrap().as_primitive::<UInt32Type>().value(0);
+    assert_eq!([part("months"), part("days"), part("millis")], [1, 256, u32::MAX]);
+    assert_eq!(reasons, [Reason::Truncated]);
 }

@@ -42,10 +42,20 @@ struct Protocol {
     commit_after_rows: bool,
     /// Whether the server refuses an insert that was first sent to an earlier life of it, or too long ago.
     lease: bool,
+    /// Whether a batch holds rows of one shard's partitions only.
+    lanes: bool,
 }
 
-const AS_BUILT: Protocol =
-    Protocol { fence: true, token: true, load: true, dedup: true, quiet: true, commit_after_rows: true, lease: true };
+const AS_BUILT: Protocol = Protocol {
+    fence: true,
+    token: true,
+    load: true,
+    dedup: true,
+    quiet: true,
+    commit_after_rows: true,
+    lease: true,
+    lanes: true,
+};
 
 /// A protocol under conditions, and what must go wrong with it.
 #[derive(Debug)]
@@ -63,7 +73,7 @@ const fn without(name: &'static str, protocol: Protocol, wrong: &'static str) ->
     Case { name, protocol, torn_commits: false, short_memory: false, wrong: Some(wrong) }
 }
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     Case { name: "as built", protocol: AS_BUILT, torn_commits: true, short_memory: true, wrong: None },
     without("fence", Protocol { fence: false, ..AS_BUILT }, "twice"),
     without("token", Protocol { token: false, ..AS_BUILT }, "twice"),
@@ -73,6 +83,8 @@ const CASES: [Case; 9] = [
     without("acknowledgement", Protocol { commit_after_rows: false, ..AS_BUILT }, "nowhere"),
     Case { torn_commits: true, ..without("lease, torn", Protocol { lease: false, ..AS_BUILT }, "") },
     Case { short_memory: true, ..without("lease, late", Protocol { lease: false, ..AS_BUILT }, "twice") },
+    // The fence of the one shard lets no batch in that holds a partition of the other.
+    without("lanes", Protocol { lanes: false, ..AS_BUILT }, "stands still"),
 ];
 
 #[expect(clippy::disallowed_methods, reason = "which seeds to run is the developer's choice")]

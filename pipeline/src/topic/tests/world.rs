@@ -8,8 +8,8 @@ use millrace_schemas::{CUSTOMER_V1, Customer, ORDER_EVENT_V1, OrderEvent, PRODUC
 use uuid::Uuid;
 
 use super::super::*;
-use crate::spec::{BatchLimits, ColumnSpec, DedupLimits, LookupSpec, Source};
-use crate::{reason::Rejection, record::Record, spec::MissPolicy};
+use crate::spec::{BatchLimits, ColumnSpec, DedupLimits, LookupSpec, Others, RouteSpec, Source};
+use crate::{batch::Batch, reason::Rejection, record::Record, spec::MissPolicy};
 
 pub(super) const CUSTOMER: usize = 0;
 pub(super) const PRODUCT: usize = 1;
@@ -93,6 +93,7 @@ fn spec(customer: MissPolicy, dedup: DedupLimits, batch: BatchLimits) -> TopicSp
         ],
         dedup,
         batch,
+        route: None,
     }
 }
 
@@ -103,6 +104,21 @@ pub(super) fn pipeline_of(customer: MissPolicy, max_ids: usize) -> TopicPipeline
         max_age: Duration::from_millis(MAX_AGE_MS),
     };
     pipeline(spec(customer, DedupLimits { window: Duration::from_secs(3600), max_ids }, batch))
+}
+
+/// A pipeline with partition 0 running, for the order events among records of several types; customers are another's.
+pub(super) fn routed(others: Others) -> TopicPipeline {
+    let batch = BatchLimits { max_rows: MAX_ROWS, max_bytes: BatchLimits::MAX_BYTES, max_age: Duration::from_secs(1) };
+    let mut spec = spec(MissPolicy::Null, DedupLimits { window: Duration::from_secs(3600), max_ids: 1 << 30 }, batch);
+    let name = |record: &str| format!("com.millrace.orders.{record}");
+    spec.route = Some(RouteSpec { record: name("OrderEvent"), elsewhere: vec![name("Customer")], others });
+    let mut pipeline = pipeline(spec);
+    pipeline.learn(2, CUSTOMER_V1);
+    pipeline.learn(3, PRODUCT_V1);
+    let attempt = pipeline.assign(&[0]);
+    let index = pipeline.new_index()();
+    assert!(pipeline.taken_over(attempt, 0, 1, 0, index));
+    pipeline
 }
 
 /// A pipeline that remembers every id inside the window.
@@ -116,8 +132,8 @@ fn pipeline(spec: TopicSpec) -> TopicPipeline {
         [CUSTOMER_V1, PRODUCT_V1].map(|schema| Decoder::new(schema, DecodeLimits::default()).unwrap().columns().clone())
     });
     let mut pipeline = TopicPipeline::new(spec, ORDER_EVENT_V1, references, DecodeLimits::default()).unwrap();
-    pipeline.decoder.learn(golden::SCHEMA_ID, ORDER_EVENT_V1);
-    pipeline.decoder.learn_absent(999_999);
+    pipeline.learn(golden::SCHEMA_ID, ORDER_EVENT_V1);
+    pipeline.learn_absent(999_999);
     pipeline
 }
 

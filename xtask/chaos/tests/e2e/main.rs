@@ -12,6 +12,7 @@
     reason = "a test may panic, and says what it does"
 )]
 
+mod alerts;
 mod delivery;
 mod duplicates;
 mod registry_faults;

@@ -11,6 +11,7 @@ const LONGEST_SILENCE_MS: Millis = 20 * 60_000;
 impl Sim {
     pub(super) fn fault(&mut self) {
         let slot = self.world.random.below(self.processes.len());
+        let shard = self.world.random.below(self.world.servers.len());
         match self.world.random.below(40) {
             0..2 => self.kill(slot),
             2 => {
@@ -23,11 +24,11 @@ impl Sim {
             10 => self.leave(slot),
             11..14 => self.sleep(slot),
             14 | 15 => self.block(slot),
-            16 => self.world.kill_server(),
-            17 if self.world.server.queries.iter().any(|query| query.stage != Stage::Travelling) => {
-                self.world.kill_server()
+            16 => self.world.kill_server(shard),
+            17 if self.world.servers[shard].queries.iter().any(|query| query.stage != Stage::Travelling) => {
+                self.world.kill_server(shard)
             }
-            17..22 => self.world.server.up = true,
+            17..22 => self.world.servers[shard].up = true,
             22 => {
                 self.world.happened(Fault::BrokerDown, || "the broker is down".into());
                 self.world.kafka.up = false;
@@ -38,10 +39,11 @@ impl Sim {
             29 => {
                 let jump = [-HOUR_MS, HOUR_MS][self.world.random.below(2)];
                 // Not ever farther: the window has to be large against it.
-                self.world.server.skew_ms = (self.world.server.skew_ms + jump).clamp(-HOUR_MS, HOUR_MS);
-                self.world.say(|| format!("ClickHouse's clock jumps by {jump} ms"));
+                let server = &mut self.world.servers[shard];
+                server.skew_ms = (server.skew_ms + jump).clamp(-HOUR_MS, HOUR_MS);
+                self.world.say(|| format!("the clock of shard {shard} jumps by {jump} ms"));
             }
-            30..33 => self.world.overrun_tokens(),
+            30..33 => self.world.overrun_tokens(shard),
             33 => self.world.letters_fail = true,
             34..36 => self.world.letters_fail = false,
             36 | 37 if self.world.policy != MissPolicy::DeadLetter && self.world.customers < CUSTOMERS => {

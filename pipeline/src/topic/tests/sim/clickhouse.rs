@@ -1,10 +1,10 @@
-//! ClickHouse: claims, requests on their way to becoming inserts, the months of the table that each commits on its own,
+//! One shard of ClickHouse, a server: claims, requests on their way to becoming inserts, the months of the table that each commits on its own,
 //! and the memory of tokens.
 
 use std::{collections::BTreeMap, rc::Rc};
 
 use super::{faults::Fault, producer::month, run::World};
-use crate::{batch::Progress, dedup::Millis};
+use crate::{batch::Progress, dedup::Millis, shard::shard_of};
 
 /// A process that writes; none ever had the same.
 pub(super) type Owner = u64;
@@ -148,36 +148,42 @@ impl Server {
 
 impl World {
     /// The writing half of a claim.
-    pub(super) fn write_claims(&mut self, owner: Owner, claims: &[(i32, u64)]) {
+    pub(super) fn write_claims(&mut self, shard: usize, owner: Owner, claims: &[(i32, u64)]) {
         self.say(|| format!("claims {claims:?} of {owner:x} are written"));
         for (partition, epoch) in claims {
-            self.server.claims[*partition as usize].push((*epoch, owner));
+            self.servers[shard].claims[*partition as usize].push((*epoch, owner));
             self.oracle.claimed(*partition, (*epoch, owner));
         }
     }
 
     /// The next thing that happens to a request. `sender` says whether the process that sent it waits for its answer,
     /// awake.
-    pub(super) fn advance(&mut self, at: usize, sender: bool) {
+    pub(super) fn advance(&mut self, shard: usize, at: usize, sender: bool) {
         let (now, faulty) = (self.now, self.faulty);
-        let query = &mut self.server.queries[at];
+        let server = &mut self.servers[shard];
+        let query = &mut server.queries[at];
         let age = now - query.since;
         match query.stage {
             Stage::Travelling => {
                 let too_late = age > LONGEST_RUN_MS && !self.protocol.lease;
-                if !self.server.up || too_late || faulty && self.random.one_in(15) {
-                    return self.finish(at, Answer::Failed, "never arrives");
+                if !server.up || too_late || faulty && self.random.one_in(15) {
+                    return self.finish(shard, at, Answer::Failed, "never arrives");
                 }
                 (query.stage, query.since) = (Stage::Registered, now);
             }
             Stage::Registered => {
                 let stands = |one: &Progress| {
-                    self.server.claims[one.partition as usize].iter().max() == Some(&(one.epoch, query.owner))
+                    server.claims[one.partition as usize].iter().max() == Some(&(one.epoch, query.owner))
                 };
-                let in_time = query.life == self.server.life && now <= query.first_sent + LEASED_FOR_MS;
+                let in_time = query.life == server.life && now <= query.first_sent + LEASED_FOR_MS;
                 let refused = self.protocol.fence && !query.progress.iter().all(stands);
                 if refused || self.protocol.lease && !in_time {
-                    return self.finish(at, Answer::Refused, if refused { "is refused" } else { "comes too late" });
+                    return self.finish(
+                        shard,
+                        at,
+                        Answer::Refused,
+                        if refused { "is refused" } else { "comes too late" },
+                    );
                 }
                 query.claimed = !self.protocol.fence
                     || query.progress.iter().all(|one| self.oracle.stands(one.partition, (one.epoch, query.owner)));
@@ -186,56 +192,63 @@ impl World {
                     query.slow_until = now + self.random.between(1_000, LONGEST_RUN_MS);
                 }
             }
-            Stage::LetIn if query.killed && self.random.one_in(2) => self.finish(at, Answer::Failed, "is killed"),
+            Stage::LetIn if query.killed && self.random.one_in(2) => {
+                self.finish(shard, at, Answer::Failed, "is killed")
+            }
             Stage::LetIn if !query.whole => {
                 if sender && faulty && self.random.one_in(8) {
                     self.faults.count(Fault::BodyCut);
-                    self.finish(at, Answer::Failed, "is cut in its body");
+                    self.finish(shard, at, Answer::Failed, "is cut in its body");
                 } else if sender {
                     query.whole = true;
                 } else if age > RECEIVE_TIMEOUT_MS {
-                    self.finish(at, Answer::Failed, "waited too long for its body");
+                    self.finish(shard, at, Answer::Failed, "waited too long for its body");
                 }
             }
             Stage::LetIn if now < query.slow_until => {}
-            Stage::LetIn if age > LONGEST_RUN_MS => self.finish(at, Answer::Failed, "ran too long"),
+            Stage::LetIn if age > LONGEST_RUN_MS => self.finish(shard, at, Answer::Failed, "ran too long"),
             Stage::LetIn if faulty && self.random.one_in(20) => {
                 self.faults.count(Fault::ErrorWithStatus200);
-                self.finish(at, Answer::Failed, "fails with status 200");
+                self.finish(shard, at, Answer::Failed, "fails with status 200");
             }
             Stage::LetIn => {
                 query.begun = true;
                 let month = query.months.pop();
-                month.into_iter().for_each(|month| self.land(at, month));
-                if self.server.queries[at].months.is_empty() {
-                    self.finish(at, Answer::Done, "is done");
+                month.into_iter().for_each(|month| self.land(shard, at, month));
+                if self.servers[shard].queries[at].months.is_empty() {
+                    self.finish(shard, at, Answer::Done, "is done");
                 }
             }
         }
     }
 
     /// One month of an insert is committed, unless its token is remembered.
-    fn land(&mut self, at: usize, month: usize) {
-        let Query { id, token, .. } = self.server.queries[at];
-        if self.protocol.token && self.server.tokens.iter().any(|one| one.token == token && one.month == month) {
+    fn land(&mut self, shard: usize, at: usize, month: usize) {
+        let Query { id, token, .. } = self.servers[shard].queries[at];
+        if self.protocol.token && self.servers[shard].tokens.iter().any(|one| one.token == token && one.month == month)
+        {
             return self.say(|| format!("insert {id}: month {month} is remembered by token {token}"));
         }
-        self.write_rows(at, month);
-        self.server.tokens.push(Token { token, month, written_at: self.now });
+        self.write_rows(shard, at, month);
+        self.servers[shard].tokens.push(Token { token, month, written_at: self.now });
     }
 
-    fn write_rows(&mut self, at: usize, wanted: usize) {
-        let wall = self.server.wall(self.now);
-        let Query { id, ref rows, claimed, .. } = self.server.queries[at];
+    fn write_rows(&mut self, shard: usize, at: usize, wanted: usize) {
+        let wall = self.servers[shard].wall(self.now);
+        let others_are_up = self.servers.iter().all(|server| server.up);
+        let Query { id, ref rows, claimed, .. } = self.servers[shard].queries[at];
         for row in Rc::clone(rows).iter().filter(|row| month(row.event) == wanted) {
-            self.server.table.push((*row, wall));
-            self.oracle.landed(*row, claimed);
+            self.servers[shard].table.push((*row, wall));
+            self.oracle.landed(*row, claimed, shard == shard_of(row.partition, self.servers.len()));
+            if !others_are_up {
+                self.faults.count(Fault::OtherShardAway);
+            }
             self.say(|| format!("insert {id}: event {} lands, of {} at {}", row.event, row.partition, row.offset));
         }
     }
 
-    fn finish(&mut self, at: usize, answer: Answer, what: &str) {
-        let query = self.server.queries.swap_remove(at);
+    fn finish(&mut self, shard: usize, at: usize, answer: Answer, what: &str) {
+        let query = self.servers[shard].queries.swap_remove(at);
         self.say(|| format!("insert {} under token {} {what}", query.id, query.token));
         if query.begun && !query.months.is_empty() {
             self.faults.count(Fault::SomeMonthsOnly);
@@ -247,43 +260,45 @@ impl World {
                 return;
             }
         }
-        self.server.answers.insert(query.id, if lost { Answer::Failed } else { answer });
+        self.servers[shard].answers.insert(query.id, if lost { Answer::Failed } else { answer });
     }
 
     /// SIGKILL. What has landed stays, and so do tokens. Between the two the server may have been torn: it writes the
     /// token of a month before its rows or, in other versions, after them.
-    pub(super) fn kill_server(&mut self) {
-        let runs = self.server.queries.iter().any(|query| query.stage != Stage::Travelling);
+    pub(super) fn kill_server(&mut self, shard: usize) {
+        let runs = self.servers[shard].queries.iter().any(|query| query.stage != Stage::Travelling);
         if runs {
             self.faults.count(Fault::ServerKilled);
         }
-        self.say(|| "ClickHouse is killed".into());
-        while let Some(at) = self.server.queries.iter().position(|query| query.stage != Stage::Travelling) {
-            let query = &self.server.queries[at];
+        self.say(|| format!("shard {shard} of ClickHouse is killed"));
+        while let Some(at) = self.servers[shard].queries.iter().position(|query| query.stage != Stage::Travelling) {
+            let query = &self.servers[shard].queries[at];
             let torn = query.stage == Stage::LetIn && query.whole && self.torn_commits && self.random.one_in(2);
             if let Some(month) = query.months.last().copied().filter(|_| torn) {
                 let token = query.token;
                 if self.random.one_in(2) {
                     self.say(|| format!("token {token} is written for month {month}, and no rows"));
-                    self.server.tokens.push(Token { token, month, written_at: self.now });
-                } else if !self.server.tokens.iter().any(|one| one.token == token && one.month == month) {
+                    self.servers[shard].tokens.push(Token { token, month, written_at: self.now });
+                } else if !self.servers[shard].tokens.iter().any(|one| one.token == token && one.month == month) {
                     self.say(|| format!("rows of month {month} are written, and no token {token}"));
-                    self.write_rows(at, month);
+                    self.write_rows(shard, at, month);
                 }
             }
-            self.finish(at, Answer::Failed, "dies with the server");
+            self.finish(shard, at, Answer::Failed, "dies with the server");
         }
-        self.server.late_claims.clear();
-        self.server.life += 1;
-        self.server.up = false;
+        let server = &mut self.servers[shard];
+        server.late_claims.clear();
+        server.life += 1;
+        server.up = false;
     }
 
     /// Inserts of others overrun the memory of tokens.
-    pub(super) fn overrun_tokens(&mut self) {
+    pub(super) fn overrun_tokens(&mut self, shard: usize) {
         let memory = if self.short_memory { SHORT_MEMORY_MS } else { LONG_MEMORY_MS };
-        let (now, acknowledged) = (self.now, &self.server.acknowledged);
+        let now = self.now;
         let mut unknown = 0;
-        self.server.tokens.retain(|one| {
+        let Server { tokens, acknowledged, .. } = &mut self.servers[shard];
+        tokens.retain(|one| {
             let keep = now - one.written_at <= memory;
             unknown += u32::from(!keep && !acknowledged.contains(&one.token));
             keep

@@ -18,7 +18,12 @@ use super::{
     run::World,
     takeover::{Ready, TakeOver, Who},
 };
-use crate::{record::Record, spec::BatchLimits};
+use crate::{
+    batch::{Batch, Trigger},
+    record::Record,
+    shard::shard_of,
+    spec::BatchLimits,
+};
 
 /// `AFTER_REFUSAL`.
 const AFTER_REFUSAL_MS: Millis = 3_000;
@@ -45,8 +50,8 @@ impl Settings {
 /// What the worker is told.
 pub(super) enum Told {
     TakenOver(Ready),
-    Durable { seq: u64 },
-    Unsettled { seq: u64, refused: bool },
+    Durable { shard: usize, seq: u64 },
+    Unsettled { shard: usize, seq: u64, refused: bool },
 }
 
 /// A partition as librdkafka reads it.
@@ -72,13 +77,14 @@ pub(super) struct Process {
     pub(super) starting: VecDeque<Ready>,
     pub(super) inserts: Vec<Insert>,
     pub(super) jobs: Vec<TakeOver>,
-    in_flight: usize,
+    /// By shard.
+    in_flight: Vec<usize>,
     pub(super) committed: BTreeMap<i32, Progress>,
     pub(super) commits: VecDeque<(Member, Vec<Progress>)>,
     pub(super) held: BTreeSet<i32>,
     customers: usize,
-    /// Which life of the server it knows.
-    life: u64,
+    /// Which life of each server it knows.
+    life: Vec<u64>,
 }
 
 impl Process {
@@ -86,6 +92,7 @@ impl Process {
         world.processes_started += 1;
         // Owners are ordered by chance, not by age.
         let owner = world.random.next() << 16 | world.processes_started;
+        let lanes = if world.protocol.lanes { world.servers.len() } else { 1 };
         let mut process = Self {
             owner,
             settings,
@@ -95,18 +102,18 @@ impl Process {
             member: None,
             noted: VecDeque::new(),
             draining: None,
-            pipeline: simulated(world.policy, settings.batch, world.window_ms),
+            pipeline: simulated(world.policy, settings.batch, world.window_ms).sharded(lanes),
             fetches: BTreeMap::new(),
             told: VecDeque::new(),
             starting: VecDeque::new(),
             inserts: Vec::new(),
             jobs: Vec::new(),
-            in_flight: 0,
+            in_flight: vec![0; world.servers.len()],
             committed: BTreeMap::new(),
             commits: VecDeque::new(),
             held: BTreeSet::new(),
             customers: 0,
-            life: world.server.life,
+            life: world.servers.iter().map(|server| server.life).collect(),
         };
         world.say(|| format!("{owner:x} starts with {settings:?}"));
         process.follow_customers(world);
@@ -125,7 +132,8 @@ impl Process {
 
     /// Whether nothing is on its way.
     pub(super) fn is_idle(&self) -> bool {
-        let held = self.pipeline.deadline().is_some() || self.pipeline.is_waiting() || self.pipeline.in_flight();
+        let open = (0..self.pipeline.shards()).any(|shard| self.pipeline.deadline(shard).is_some());
+        let held = open || self.pipeline.is_waiting() || self.pipeline.in_flight();
         !held && self.inserts.is_empty() && self.told.is_empty() && self.noted.is_empty() && self.draining.is_none()
     }
 
@@ -152,7 +160,8 @@ impl Process {
     /// A step of a batch on its way.
     pub(super) fn land(&mut self, world: &mut World) {
         let Some(at) = world.random.position(self.inserts.len()) else { return };
-        if let Some(told) = self.inserts[at].step(self.owner, self.life, world) {
+        let life = self.life[self.inserts[at].shard];
+        if let Some(told) = self.inserts[at].step(self.owner, life, world) {
             self.inserts.swap_remove(at);
             self.told.push_back(told);
         }
@@ -161,7 +170,8 @@ impl Process {
     /// A step of a take-over.
     pub(super) fn take_over(&mut self, world: &mut World) {
         let Some(at) = world.random.position(self.jobs.len()) else { return };
-        let who = Who { owner: self.owner, held: &self.held, clock: self.clock(world), life: &mut self.life };
+        let shard = self.jobs[at].shard;
+        let who = Who { owner: self.owner, held: &self.held, clock: self.clock(world), life: &mut self.life[shard] };
         let (over, ready) = self.jobs[at].step(who, self.pipeline.new_index(), world);
         self.told.extend(ready.map(Told::TakenOver));
         if over {
@@ -173,15 +183,15 @@ impl Process {
         match self.told.pop_front() {
             None => {}
             Some(Told::TakenOver(ready)) => self.starting.push_back(ready),
-            Some(Told::Durable { seq }) => {
-                self.in_flight -= 1;
+            Some(Told::Durable { shard, seq }) => {
+                self.in_flight[shard] -= 1;
                 let committable = self.pipeline.durable(seq);
                 world.say(|| format!("{:x} hears that batch {seq} is durable: {committable:?}", self.owner));
                 self.committed.extend(committable.iter().map(|one| (one.partition, *one)));
                 self.commit(committable);
             }
-            Some(Told::Unsettled { seq, refused }) => {
-                self.in_flight -= 1;
+            Some(Told::Unsettled { shard, seq, refused }) => {
+                self.in_flight[shard] -= 1;
                 world.say(|| format!("{:x} hears that batch {seq} is unsettled, refused: {refused}", self.owner));
                 let restarted = self.pipeline.unsettled(seq);
                 self.take_over_again(restarted, refused, world);
@@ -196,7 +206,7 @@ impl Process {
         self.pause(&partitions);
         self.forget(&partitions);
         let rest = if refused { AFTER_REFUSAL_MS } else { 0 };
-        self.jobs.push(TakeOver::new(attempt, partitions, world.now + rest));
+        self.jobs.extend(TakeOver::of(attempt, &partitions, world.servers.len(), world.now + rest));
     }
 
     pub(super) fn forget(&mut self, partitions: &[i32]) {
@@ -236,15 +246,20 @@ impl Process {
     fn read(&mut self, world: &mut World) {
         let now = self.clock(world);
         let waiting = !self.pipeline.retry_waiting(now, &mut Vec::new()).unwrap();
-        let full = self.in_flight >= self.settings.inserts_in_flight && self.pipeline.due(now).is_some();
-        if waiting || full || !world.kafka.up {
+        let full: Vec<bool> = (0..self.pipeline.shards())
+            .map(|shard| {
+                self.in_flight[shard] >= self.settings.inserts_in_flight && self.pipeline.due(shard, now).is_some()
+            })
+            .collect();
+        if waiting || !world.kafka.up {
             return;
         }
         let mut chunk: Vec<Record<'_>> = Vec::new();
         for _ in 0..self.settings.chunk {
             let Some(at) = world.random.position(self.fetches.len()) else { break };
             let Some((partition, fetch)) = self.fetches.iter_mut().nth(at) else { break };
-            if fetch.paused {
+            // The partitions of a shard that takes nothing are paused; the others go on.
+            if fetch.paused || full[self.pipeline.shard_of(*partition)] {
                 continue;
             }
             if world.random.one_in(30) {
@@ -272,15 +287,19 @@ impl Process {
     }
 
     fn send_due(&mut self, world: &mut World) {
-        let due = self.pipeline.due(self.clock(world));
-        if let Some(trigger) = due.filter(|_| self.in_flight < self.settings.inserts_in_flight) {
-            self.send(trigger, world);
+        for shard in 0..self.pipeline.shards() {
+            let due = self.pipeline.due(shard, self.clock(world));
+            if let Some(trigger) = due.filter(|_| self.in_flight[shard] < self.settings.inserts_in_flight) {
+                self.send(shard, trigger, world);
+            }
         }
     }
 
-    pub(super) fn send(&mut self, trigger: Trigger, world: &mut World) {
-        let Some(batch) = self.pipeline.close(trigger).unwrap() else { return };
-        self.in_flight += 1;
+    pub(super) fn send(&mut self, lane: usize, trigger: Trigger, world: &mut World) {
+        let Some(batch) = self.pipeline.close(lane, trigger).unwrap() else { return };
+        let shard =
+            if world.protocol.lanes { lane } else { shard_of(batch.progress[0].partition, world.servers.len()) };
+        self.in_flight[shard] += 1;
         world.tokens_made += 1;
         let letters: Vec<(i32, i64)> =
             batch.dead_letters.iter().map(|letter| (letter.partition, letter.offset)).collect();
@@ -296,7 +315,7 @@ impl Process {
             self.commit(batch.progress.clone());
         }
         let rows = rows_of(&batch);
-        self.inserts.push(Insert::new(batch.seq, world.tokens_made, batch.progress, rows, letters));
+        self.inserts.push(Insert::new(shard, batch.seq, world.tokens_made, batch.progress, rows, letters));
     }
 
     fn commit(&mut self, progress: Vec<Progress>) {

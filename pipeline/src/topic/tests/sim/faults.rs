@@ -20,10 +20,12 @@ pub(super) enum Fault {
     PollBlocked,
     SentAgain,
     Gaps,
+    /// Of no row: ClickHouse is one server there.
+    OtherShardAway,
 }
 
 /// Row, what it says, for each fault.
-const MATRIX: [(Fault, &str); 15] = [
+const MATRIX: [(Fault, &str); 16] = [
     (Fault::KillBeforeCommit, "killed between ClickHouse's acknowledgement and the commit"),
     (Fault::Kill, "killed at a random moment"),
     (Fault::OtherSettings, "started with other settings, or another number of consumers"),
@@ -39,6 +41,7 @@ const MATRIX: [(Fault, &str); 15] = [
     (Fault::PollBlocked, "the poll loop is blocked until the group goes on without it"),
     (Fault::SentAgain, "a producer sends again 30 %, or everything"),
     (Fault::Gaps, "offsets missing: aborted transactions, compaction"),
+    (Fault::OtherShardAway, "(no row) a row lands on one shard while another is away"),
 ];
 
 /// How often each fault happened.

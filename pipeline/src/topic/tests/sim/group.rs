@@ -8,6 +8,7 @@ use super::{
     run::World,
     takeover::TakeOver,
 };
+use crate::batch::Trigger;
 
 /// `drain_timeout`.
 const DRAIN_TIMEOUT_MS: Millis = 20_000;
@@ -59,7 +60,7 @@ impl Process {
                 }
                 let attempt = self.pipeline.assign(&partitions);
                 self.held = self.pipeline.assignment().held().collect();
-                self.jobs.push(TakeOver::new(attempt, partitions, world.now));
+                self.jobs.extend(TakeOver::of(attempt, &partitions, world.servers.len(), world.now));
             }
             Some(Rebalance::Revoked { partitions, lost: false }) => {
                 world.say(|| format!("{:x} drains to give {partitions:?} up", self.owner));
@@ -77,7 +78,7 @@ impl Process {
 
     fn begin_drain(&mut self, partitions: Vec<i32>, leaving: bool, world: &mut World) {
         self.draining = Some(Draining { partitions, until: world.now + DRAIN_TIMEOUT_MS, leaving });
-        self.send(Trigger::Drain, world);
+        (0..self.pipeline.shards()).for_each(|shard| self.send(shard, Trigger::Drain, world));
     }
 
     /// Waits for what is in flight, or for the end of the time there is.

@@ -20,6 +20,7 @@ const SETTLE_WITHIN_MS: Millis = 60_000;
 const LONGEST_REST_MS: Millis = 15_000;
 
 pub(super) struct Insert {
+    pub(super) shard: usize,
     seq: u64,
     token: u64,
     progress: Vec<Progress>,
@@ -39,11 +40,18 @@ enum State {
 }
 
 impl Insert {
-    pub(super) fn new(seq: u64, token: u64, progress: Vec<Progress>, rows: Vec<Row>, letters: Vec<(i32, i64)>) -> Self {
+    pub(super) fn new(
+        shard: usize,
+        seq: u64,
+        token: u64,
+        progress: Vec<Progress>,
+        rows: Vec<Row>,
+        letters: Vec<(i32, i64)>,
+    ) -> Self {
         // No rows, no insert, and no fence.
         let state = if rows.is_empty() { State::WritingLetters } else { State::Resting { until: 0 } };
         let rows = Rc::from(rows);
-        Self { seq, token, progress, rows, letters, first_sent: None, unsure_since: None, state, slept: false }
+        Self { shard, seq, token, progress, rows, letters, first_sent: None, unsure_since: None, state, slept: false }
     }
 
     /// The request whose answer is waited for.
@@ -53,6 +61,7 @@ impl Insert {
 
     /// The next step, if there is one; the word to the worker ends it.
     pub(super) fn step(&mut self, owner: Owner, life: u64, world: &mut World) -> Option<Told> {
+        let (shard, seq) = (self.shard, self.seq);
         match self.state {
             State::Resting { until } => {
                 if world.now >= until {
@@ -61,9 +70,9 @@ impl Insert {
                     None
                 }
             }
-            State::Waiting { query, until } => match world.server.answers.remove(&query) {
+            State::Waiting { query, until } => match world.servers[shard].answers.remove(&query) {
                 Some(Answer::Done) => {
-                    world.server.acknowledged.push(self.token);
+                    world.servers[shard].acknowledged.push(self.token);
                     self.state = State::WritingLetters;
                     None
                 }
@@ -71,7 +80,7 @@ impl Insert {
                     if self.slept {
                         world.happened(Fault::ZombieRefused, || format!("{owner:x} was a zombie: insert {query}"));
                     }
-                    Some(Told::Unsettled { seq: self.seq, refused: true })
+                    Some(Told::Unsettled { shard, seq, refused: true })
                 }
                 Some(Answer::Failed) => self.failed(true, world),
                 None if world.now >= until => self.failed(true, world),
@@ -88,13 +97,13 @@ impl Insert {
                     }
                     return None;
                 }
-                Some(Told::Durable { seq: self.seq })
+                Some(Told::Durable { shard, seq })
             }
         }
     }
 
     fn send(&mut self, owner: Owner, life: u64, world: &mut World) -> Option<Told> {
-        if !world.server.up {
+        if !world.servers[self.shard].up {
             // Nothing was sent over a connection that never was.
             return self.failed(false, world);
         }
@@ -102,7 +111,8 @@ impl Insert {
         let mut months: Vec<usize> = self.rows.iter().map(|row| month(row.event)).collect();
         months.sort_unstable();
         months.dedup();
-        let query = world.server.send(Query {
+        let whole = !world.random.one_in(3);
+        let query = world.servers[self.shard].send(Query {
             id: 0,
             token: self.token,
             owner,
@@ -112,7 +122,7 @@ impl Insert {
             life,
             stage: Stage::Travelling,
             since: world.now,
-            whole: !world.random.one_in(3),
+            whole,
             killed: false,
             slow_until: 0,
             claimed: false,
@@ -129,7 +139,7 @@ impl Insert {
             self.unsure_since.get_or_insert(world.now);
         }
         if self.unsure_since.is_some_and(|since| world.now - since > SETTLE_WITHIN_MS) {
-            return Some(Told::Unsettled { seq: self.seq, refused: false });
+            return Some(Told::Unsettled { shard: self.shard, seq: self.seq, refused: false });
         }
         self.state = State::Resting { until: world.now + world.random.between(50, LONGEST_REST_MS) };
         None

@@ -47,8 +47,12 @@ impl Oracle {
         self.claims.iter().filter(|(other, _)| *other == partition).all(|(_, other)| *other <= claim)
     }
 
-    /// A row has landed; `claimed` says whether every claim of its insert stood when the fence was evaluated.
-    pub(super) fn landed(&mut self, row: Row, claimed: bool) {
+    /// A row has landed; `claimed` says whether every claim of its insert stood when the fence was evaluated, `at_home`
+    /// whether it is on the shard of its partition.
+    pub(super) fn landed(&mut self, row: Row, claimed: bool, at_home: bool) {
+        if !at_home {
+            self.object(format!("a row on another shard than its partition's: {row:?}"));
+        }
         if !claimed {
             self.object(format!("a row without a claim: {row:?}"));
         }

@@ -39,7 +39,8 @@ pub(super) struct World {
     /// Whether anything may go wrong.
     pub(super) faulty: bool,
     pub(super) kafka: Kafka,
-    pub(super) server: Server,
+    /// By shard.
+    pub(super) servers: Vec<Server>,
     pub(super) oracle: Oracle,
     pub(super) faults: Faults,
     pub(super) letters_fail: bool,
@@ -84,6 +85,7 @@ impl Sim {
         let customers = random.below(CUSTOMERS + 1);
         let strict = policy == MissPolicy::DeadLetter;
         let consumers = 1 + random.below(SLOTS);
+        let shards = 1 + random.below(2);
         let calm = [15, 40, 100, 250][random.below(4)];
         let world = World {
             random,
@@ -95,7 +97,7 @@ impl Sim {
             now: 0,
             faulty: true,
             kafka: Kafka::new(partitions),
-            server: Server::new(partitions),
+            servers: (0..shards).map(|_| Server::new(partitions)).collect(),
             oracle: Oracle::new(partitions, customers, strict),
             faults: Faults::default(),
             letters_fail: false,
@@ -150,8 +152,9 @@ impl Sim {
             2..72 => self.step_of_a_process(),
             72 => self.write_late_claims(),
             _ => {
-                if let Some(at) = self.world.random.position(self.world.server.queries.len()) {
-                    self.advance(at);
+                let shard = self.world.random.below(self.world.servers.len());
+                if let Some(at) = self.world.random.position(self.world.servers[shard].queries.len()) {
+                    self.advance(shard, at);
                 }
             }
         }
@@ -219,22 +222,24 @@ impl Sim {
         }
     }
 
-    pub(super) fn advance(&mut self, at: usize) {
+    pub(super) fn advance(&mut self, shard: usize, at: usize) {
         let Self { world, processes, .. } = self;
-        let query = &world.server.queries[at];
+        let query = &world.servers[shard].queries[at];
         let sender = processes.iter().flatten().any(|process| {
             process.owner == query.owner
                 && process.asleep_until.is_none_or(|until| until <= world.now)
-                && process.inserts.iter().any(|insert| insert.waits_for() == Some(query.id))
+                && process.inserts.iter().any(|insert| insert.shard == shard && insert.waits_for() == Some(query.id))
         });
-        world.advance(at, sender);
+        world.advance(shard, at, sender);
     }
 
     fn write_late_claims(&mut self) {
-        let late = self.world.random.position(self.world.server.late_claims.len());
-        if let Some(at) = late.filter(|_| self.world.server.up) {
-            let (owner, claims) = self.world.server.late_claims.swap_remove(at);
-            self.world.write_claims(owner, &claims);
+        for shard in 0..self.world.servers.len() {
+            let late = self.world.random.position(self.world.servers[shard].late_claims.len());
+            if let Some(at) = late.filter(|_| self.world.servers[shard].up) {
+                let (owner, claims) = self.world.servers[shard].late_claims.swap_remove(at);
+                self.world.write_claims(shard, owner, &claims);
+            }
         }
     }
 
@@ -269,7 +274,7 @@ impl Sim {
         self.world.faulty = false;
         self.world.letters_fail = false;
         self.world.kafka.up = true;
-        self.world.server.up = true;
+        self.world.servers.iter_mut().for_each(|server| server.up = true);
         for process in self.processes.iter_mut().flatten() {
             (process.asleep_until, process.stuck_until) = (None, None);
         }
@@ -280,10 +285,12 @@ impl Sim {
         // A commit that was lost on a topic where nothing comes after it is made good by the one who leaves.
         (0..SLOTS).for_each(|slot| self.leave(slot));
         self.until(|sim| sim.processes.iter().all(Option::is_none))?;
-        while !self.world.server.queries.is_empty() {
-            self.world.now += ROUND_MS;
-            self.advance(0);
-            self.check()?;
+        for shard in 0..self.world.servers.len() {
+            while !self.world.servers[shard].queries.is_empty() {
+                self.world.now += ROUND_MS;
+                self.advance(shard, 0);
+                self.check()?;
+            }
         }
         if self.world.kafka.is_read() { Ok(()) } else { Err(self.standing()) }
     }
@@ -324,8 +331,10 @@ impl Sim {
         self.world.now += ROUND_MS;
         self.coordinate();
         self.write_late_claims();
-        for at in (0..self.world.server.queries.len()).rev() {
-            self.advance(at);
+        for shard in 0..self.world.servers.len() {
+            for at in (0..self.world.servers[shard].queries.len()).rev() {
+                self.advance(shard, at);
+            }
         }
         for slot in 0..SLOTS {
             let Self { world, processes, .. } = self;
@@ -345,6 +354,6 @@ impl Sim {
     /// Whether any insert is under way, at either end.
     pub(super) fn is_inserting(&self) -> bool {
         let sending = self.processes.iter().flatten().any(|process| !process.inserts.is_empty());
-        sending || !self.world.server.queries.is_empty()
+        sending || self.world.servers.iter().any(|server| !server.queries.is_empty())
     }
 }

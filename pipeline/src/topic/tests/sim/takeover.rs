@@ -7,12 +7,14 @@ use super::{clickhouse::Owner, run::World};
 use crate::{
     assignment::Attempt,
     dedup::{Millis, PartitionIndex},
+    shard::shard_of,
 };
 
 const LONGEST_BACKOFF_MS: Millis = 15_000;
 
 pub(super) struct TakeOver {
     pub(super) attempt: Attempt,
+    pub(super) shard: usize,
     unclaimed: Vec<i32>,
     stage: Stage,
 }
@@ -57,8 +59,15 @@ pub(super) struct Who<'a> {
 }
 
 impl TakeOver {
-    pub(super) fn new(attempt: Attempt, partitions: Vec<i32>, rest_until: Millis) -> Self {
-        Self { attempt, unclaimed: partitions, stage: Stage::Resting { until: rest_until } }
+    /// One for each shard that has some of the partitions.
+    pub(super) fn of(attempt: Attempt, partitions: &[i32], shards: usize, rest_until: Millis) -> Vec<Self> {
+        let of_shard = |shard| partitions.iter().copied().filter(|one| shard_of(*one, shards) == shard).collect();
+        let jobs = (0..shards).map(|shard| Self::new(attempt, shard, of_shard(shard), rest_until));
+        jobs.filter(|job| !job.unclaimed.is_empty()).collect()
+    }
+
+    fn new(attempt: Attempt, shard: usize, partitions: Vec<i32>, rest_until: Millis) -> Self {
+        Self { attempt, shard, unclaimed: partitions, stage: Stage::Resting { until: rest_until } }
     }
 
     /// The next step: whether the job is over, and what became ready.
@@ -77,8 +86,8 @@ impl TakeOver {
                 if self.unclaimed.is_empty() {
                     return (true, None);
                 }
-                if world.server.up {
-                    let claims = self.unclaimed.iter().map(|one| (*one, world.server.next_epoch(*one)));
+                if world.servers[self.shard].up {
+                    let claims = self.unclaimed.iter().map(|one| (*one, world.servers[self.shard].next_epoch(*one)));
                     self.stage = Stage::Claiming(claims.collect());
                 } else {
                     self.again(world);
@@ -87,34 +96,34 @@ impl TakeOver {
             Stage::Claiming(claims) => {
                 let claims = std::mem::take(claims);
                 self.stage = Stage::Claimed;
-                if !world.server.up {
+                if !world.servers[self.shard].up {
                     self.again(world);
                 } else if world.faulty && world.random.one_in(12) {
                     world
                         .say(|| format!("{:x} gives its claims {claims:?} up; they are still on their way", who.owner));
-                    world.server.late_claims.push((who.owner, claims));
+                    world.servers[self.shard].late_claims.push((who.owner, claims));
                     self.again(world);
                 } else {
-                    world.write_claims(who.owner, &claims);
+                    world.write_claims(self.shard, who.owner, &claims);
                     if world.faulty && world.random.one_in(15) {
                         self.again(world);
                     }
                 }
             }
-            Stage::Claimed if !world.server.up => self.again(world),
+            Stage::Claimed if !world.servers[self.shard].up => self.again(world),
             Stage::Claimed => {
                 let mine = self.unclaimed.iter().filter_map(|partition| {
-                    let (epoch, owner) = world.server.holder(*partition)?;
+                    let (epoch, owner) = world.servers[self.shard].holder(*partition)?;
                     (owner == who.owner).then_some((*partition, epoch))
                 });
                 self.stage = Stage::Quieting(mine.collect());
-                *who.life = world.server.life;
+                *who.life = world.servers[self.shard].life;
             }
-            Stage::Quieting(_) if !world.server.up => self.again(world),
+            Stage::Quieting(_) if !world.servers[self.shard].up => self.again(world),
             Stage::Quieting(claimed) => {
                 let partitions: Vec<i32> = claimed.iter().map(|(partition, _)| *partition).collect();
                 let mut running = 0;
-                for query in world.server.running(&partitions).filter(|_| world.protocol.quiet) {
+                for query in world.servers[self.shard].running(&partitions).filter(|_| world.protocol.quiet) {
                     query.killed = true;
                     running += 1;
                 }
@@ -136,13 +145,13 @@ impl TakeOver {
                 match load.from {
                     None if world.kafka.up => load.from = Some(position(load.partition, world)),
                     None => {}
-                    Some(_) if !world.server.up => load.from = None,
+                    Some(_) if !world.servers[self.shard].up => load.from = None,
                     Some((next_offset, uncommitted)) => {
                         let Load { partition, epoch, .. } = loads.swap_remove(at);
                         self.unclaimed.retain(|other| *other != partition);
                         let mut index = new_index();
                         if world.protocol.load {
-                            load_ids(partition, next_offset, &mut index, who.clock, world);
+                            load_ids(self.shard, partition, next_offset, &mut index, who.clock, world);
                         }
                         let ids = index.len();
                         world.say(|| {
@@ -170,9 +179,10 @@ fn position(partition: i32, world: &World) -> (i64, bool) {
 
 /// One SELECT: what the table holds at that moment of the partition, inside the window by the server's clock or at or
 /// past the offset to read next.
-fn load_ids(partition: i32, from: i64, index: &mut PartitionIndex, clock: Millis, world: &World) {
-    let wall = world.server.wall(world.now);
-    for (row, ingested_at) in world.server.table.iter().filter(|(row, _)| row.partition == partition) {
+fn load_ids(shard: usize, partition: i32, from: i64, index: &mut PartitionIndex, clock: Millis, world: &World) {
+    let server = &world.servers[shard];
+    let wall = server.wall(world.now);
+    for (row, ingested_at) in server.table.iter().filter(|(row, _)| row.partition == partition) {
         if row.offset >= from {
             index.load(&[(row.event as u128, 0)], clock);
         } else if *ingested_at >= wall - world.window_ms as i64 {

@@ -19,7 +19,7 @@ fn rows(after_ms: Millis, jump_ms: i64) -> u32 {
     sim.heal().unwrap();
     assert_eq!((sim.world.oracle.rows_of(0), owners(&sim).len()), (1, 0));
     sim.world.now += after_ms;
-    sim.world.server.skew_ms = jump_ms;
+    sim.world.servers.iter_mut().for_each(|server| server.skew_ms = jump_ms);
     sim.producer.repeat(0, &mut sim.world);
     let _ = sim.heal();
     sim.world.oracle.rows_of(0)

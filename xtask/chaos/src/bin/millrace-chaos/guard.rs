@@ -15,10 +15,12 @@ pub(crate) enum Guard {
     Load,
     /// Ids are remembered.
     Dedup,
+    /// Rollups are completed at a take-over.
+    Rollups,
 }
 
 impl Guard {
-    pub(crate) const ALL: [Self; 4] = [Self::Fence, Self::Token, Self::Load, Self::Dedup];
+    pub(crate) const ALL: [Self; 5] = [Self::Fence, Self::Token, Self::Load, Self::Dedup, Self::Rollups];
 
     /// Value of `MILLRACE_WITHOUT`.
     pub(crate) fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Guard {
             Self::Token => "token",
             Self::Load => "load",
             Self::Dedup => "dedup",
+            Self::Rollups => "rollups",
         }
     }
 }

@@ -64,9 +64,9 @@ impl Row {
         }
     }
 
-    /// Whether rows were lost or doubled: what a guard that is left out has to lead to.
+    /// Whether rows were lost or doubled, or rollups are wrong: what a guard that is left out has to lead to.
     pub(crate) fn missed(&self) -> bool {
-        self.lost + self.doubled > 0
+        self.lost + self.doubled > 0 || self.without == Some(Guard::Rollups) && self.wrong > 0
     }
 
     pub(crate) fn show(&self, json: bool) {

@@ -3,13 +3,15 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use millrace_chaos::cluster::Cluster;
 use millrace_chaos::config::Config;
 use millrace_chaos::process::Millrace;
 use millrace_chaos::world::{Generator, Load, Place, Random, World};
 
-use crate::cases::Case;
+use crate::cases::{self, Case};
 use crate::guard::Guard;
 use crate::report::Row;
 
@@ -32,9 +34,22 @@ pub(crate) struct Trial {
     sigkills: u64,
     did: Vec<String>,
     failures: Vec<String>,
+    /// The servers of the world, if it does not lie on the running stack; they outlast all of the above.
+    cluster: Option<Rc<Cluster>>,
 }
 
 impl Trial {
+    /// The servers of a case that has its own.
+    pub(crate) fn cluster(&self) -> Rc<Cluster> {
+        Rc::clone(self.cluster.as_ref().expect("a case on hosts"))
+    }
+
+    /// `millrace run` on a host.
+    pub(crate) fn start_on(&self, cluster: &Cluster, host: usize, config: &Config) -> Millrace {
+        let without = self.without.map(|guard| ("MILLRACE_WITHOUT", guard.name()));
+        cluster.run(&self.world, host, config, without.as_slice())
+    }
+
     /// Starts to send.
     pub(crate) fn load(&mut self, load: Load) {
         self.load_with(load, &[]);
@@ -119,6 +134,15 @@ impl Trial {
         self.running.push(process);
     }
 
+    /// Takes the views of rollups away, before anything has landed: for a case that deletes rows, which they would go on
+    /// counting.
+    pub(crate) fn without_rollups(&self) {
+        let database = &self.world.database;
+        for rollup in ["orders_revenue_per_minute", "orders_steps", "orders_skus_per_day", "customer_value_per_hour"] {
+            self.world.stack.sql(&format!("DROP VIEW {database}.{rollup}_mv"));
+        }
+    }
+
     /// Leaves a way to a part as it is for the end of the trial.
     pub(crate) fn lasts(&mut self, way: impl Any) {
         self.ways.push(Box::new(way));
@@ -140,6 +164,9 @@ impl Trial {
             process.until_ready();
             process.terminate();
         }
+        if let Some(cluster) = self.cluster.clone() {
+            cases::tell_of_servers(&mut self, &cluster);
+        }
         let (manifest, verdict) = self.world.verify_all(&self.generators);
         let (found, again) = self.world.dead_letters();
         let sent: BTreeSet<Place> = manifest.poison.iter().copied().collect();
@@ -148,8 +175,14 @@ impl Trial {
             self.note(format!("{again} dead letters are there again, which their coordinates tell"));
         }
         let dead_letters_wrong = verdict.dead_letters_missing + verdict.dead_letters_wrong + strange;
-        let right =
-            verdict.lost + verdict.doubled + verdict.wrong + dead_letters_wrong == 0 && verdict.rows == manifest.events;
+        if verdict.rollup_groups > 0 {
+            let (groups, wrong) = (verdict.rollup_groups, verdict.rollups_wrong);
+            self.note(format!(
+                "{groups} groups of rollups and answers of named queries were compared, {wrong} are wrong"
+            ));
+        }
+        let right = verdict.lost + verdict.doubled + verdict.wrong + verdict.rollups_wrong + dead_letters_wrong == 0
+            && verdict.rows == manifest.events;
         if !right {
             // Without a guard it has to be so.
             if self.without.is_none() {
@@ -164,7 +197,8 @@ impl Trial {
             rows: verdict.rows,
             lost: verdict.lost,
             doubled: verdict.doubled,
-            wrong: verdict.wrong,
+            // Of rows, and of what rollups and named queries say.
+            wrong: verdict.wrong + verdict.rollups_wrong,
             dead_letters: found.len() as u64,
             dead_letters_wrong,
             recovered_in_s: recovered.as_secs_f64(),
@@ -181,7 +215,12 @@ pub(crate) fn run(case: &Case, seed: u64, without: Option<Guard>, time: Option<D
     let begun = Instant::now();
     eprintln!("\n{:>3} {}: {}", case.number, case.name, case.what);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let world = World::seeded(&case.name.replace('-', "_"), seed);
+        let test = case.name.replace('-', "_");
+        let cluster = case.is_on_hosts().then(|| Rc::new(cases::start_cluster()));
+        let world = match &cluster {
+            Some(cluster) => World::on(cluster.stack(), cluster.stack_file(), &test, seed),
+            None => World::seeded(&test, seed),
+        };
         let mut trial = Trial {
             random: Random(seed ^ u64::from(case.number) << 32),
             world,
@@ -195,6 +234,7 @@ pub(crate) fn run(case: &Case, seed: u64, without: Option<Guard>, time: Option<D
             sigkills: 0,
             did: Vec::new(),
             failures: Vec::new(),
+            cluster,
         };
         (case.run)(&mut trial);
         trial.judge()

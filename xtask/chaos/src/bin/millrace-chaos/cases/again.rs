@@ -16,7 +16,7 @@ const EVENTS: u64 = 120_000;
 const LOAD: Load = Load { events: EVENTS, rate: 30_000, duplicates: 0.05, poison: 0.002 };
 /// Each sending spans so much time of events, so that what is sent again is as much older than what is newest.
 const HOURS: u64 = 12;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case {

@@ -15,7 +15,7 @@ use crate::fleet::Fleet;
 use crate::trial::Trial;
 
 const LOAD: Load = Load { events: 300_000, rate: 15_000, duplicates: 0.1, poison: 0.002 };
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Of Debian's package `libfaketime`, below /usr/lib and the folder of the architecture.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 /// What it lacks for librdkafka.

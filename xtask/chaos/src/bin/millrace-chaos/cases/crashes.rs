@@ -16,7 +16,7 @@ use crate::trial::Trial;
 const LOAD: Load = Load { events: 300_000, rate: 20_000, duplicates: 0.05, poison: 0.002 };
 /// Of a campaign: processes that have less to do come back sooner, and die more often.
 const RATE: u64 = 8_000;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a process that is to die by itself is left to that.
 const OWN_TIME: Duration = Duration::from_secs(4);
 /// The longest that one run of a campaign injects faults: what a table holds is read back at each take-over, so more seeds

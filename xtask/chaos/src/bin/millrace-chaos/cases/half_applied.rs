@@ -17,7 +17,8 @@ use crate::trial::Trial;
 /// Months that the events of a run lie in; a batch has a share of them, each of which the server commits by itself.
 const MONTHS: &str = "480";
 const LOAD: Load = Load { events: 300_000, rate: 25_000, duplicates: 0.05, poison: 0.0 };
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Thirty seconds were too few on a slow disk: an insert writes each of its months as a part before it commits the first.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -25,7 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
             number: 8,
             name: "many-months",
             what: "an insert into some hundred months is killed in the middle, with ClickHouse, millrace or both",
-            rests_on: &[Guard::Token, Guard::Load],
+            rests_on: &[Guard::Token, Guard::Load, Guard::Rollups],
             run: many_months,
         },
         Case {

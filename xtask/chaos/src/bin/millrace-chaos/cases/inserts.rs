@@ -17,8 +17,8 @@ use crate::trial::Trial;
 
 const LOAD: Load = Load { events: 300_000, rate: 25_000, duplicates: 0.05, poison: 0.002 };
 /// Sent for as long as a few restarts of ClickHouse take, each of them followed by the breaker's rest.
-const KILLED_LOAD: Load = Load { events: 240_000, rate: 12_000, ..LOAD };
-const PATIENCE: Duration = Duration::from_secs(30);
+const KILLED_LOAD: Load = Load { events: 400_000, rate: 12_000, ..LOAD };
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Cuts a body where the server has only begun to read it, and where it has read a chunk.
 const CUTS: [Fault; 2] = [Fault::CutBody { after: 20_000 }, Fault::CutBody { after: 1_200_000 }];
 /// A status is told before the insert has ended, as it is when its progress is told in headers.

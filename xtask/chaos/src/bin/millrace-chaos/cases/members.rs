@@ -13,7 +13,7 @@ use crate::landings::{Landings, now_ms};
 use crate::trial::Trial;
 
 const LOAD: Load = Load { events: 240_000, rate: 12_000, duplicates: 0.05, poison: 0.002 };
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How often a member joins, leaves or dies.
 const EVERY: Duration = Duration::from_secs(2);
 /// A member that died holds its partitions for its session of 6 s; the next one may die as it takes them over.

@@ -3,6 +3,7 @@
 mod again;
 mod broker;
 mod clocks;
+mod cluster;
 mod crashes;
 mod half_applied;
 mod inserts;
@@ -15,10 +16,12 @@ mod random;
 mod registry;
 mod topic_life;
 mod transactions;
+mod upgrade;
 mod zombies;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub(crate) use self::cluster::{start as start_cluster, tell_of_servers};
 use crate::guard::Guard;
 use crate::trial::Trial;
 
@@ -35,6 +38,13 @@ pub(crate) struct Case {
     pub(crate) run: fn(&mut Trial),
 }
 
+impl Case {
+    /// Whether it has servers of its own, on hosts of their own, in place of the running stack.
+    pub(crate) fn is_on_hosts(&self) -> bool {
+        self.number == cluster::NUMBER
+    }
+}
+
 /// For several loads of one case: the time of the first event, since they are only the same events with the same times.
 fn same_times() -> [String; 2] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -47,6 +57,7 @@ pub(crate) fn all() -> Vec<Case> {
         again::cases(),
         broker::cases(),
         clocks::cases(),
+        cluster::cases(),
         crashes::cases(),
         half_applied::cases(),
         inserts::cases(),
@@ -59,6 +70,7 @@ pub(crate) fn all() -> Vec<Case> {
         registry::cases(),
         topic_life::cases(),
         transactions::cases(),
+        upgrade::cases(),
         zombies::cases(),
     ]
     .into_iter()

@@ -16,7 +16,7 @@ use crate::trial::Trial;
 
 /// Sent anew with each trouble, so that the other partitions have something to go on with: after the first time, duplicates.
 const LOAD: Load = Load { events: 80_000, rate: 10_000, duplicates: 0.05, poison: 0.0 };
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Bytes a second of a registry that is slow: a schema takes a second or more.
 const SLOW: u32 = 10_000;
 /// How long it is away at the start.
@@ -43,6 +43,7 @@ enum Trouble {
 fn registry_down(trial: &mut Trial) {
     let (real, failing) = (trial.world.stack.registry.clone(), serve_errors());
     let (wire, begun) = (Wire::to(&real), Instant::now());
+    trial.without_rollups();
     wire.set(Weather::Refused);
     let mut millrace = trial.start(&trial.world.config().with("[registry]", "url", &wire.url(&real)));
     trial.load(LOAD);

@@ -117,4 +117,6 @@ fn sleep_and_wake(
     trial.expect(passed == 0 || ended > 0, "no resumed body was refused");
     trial.keep(zombie);
     trial.keep(heir);
+    // The zombie that was goes on by it.
+    trial.lasts(proxy);
 }

@@ -1,0 +1,11 @@
+-- An order as it stands: its latest step, since when, and its total. What was inserted is seen at once.
+--
+-- param order_id String = : The order
+--
+-- example
+-- order_id              status   since                    customer_id        currency  total   channel  shipping_country  events
+-- ord-00d1f5a9c3b7e042  shipped  2026-01-01 12:00:00.000  customer-00012345  EUR       119.90  web      DE                3
+SELECT order_id, status, since, customer_id, currency, total, channel, shipping_country, events
+FROM orders_current
+WHERE order_id = {order_id:String}
+LIMIT 1
