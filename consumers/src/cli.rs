@@ -259,7 +259,6 @@ fn audit(path: &Path, topic: Option<&str>, options: Options, json: bool) -> Resu
     if report.violations() == 0 { Ok(()) } else { Err(Failure::Told) }
 }
 
-/// The topic of this name in the configuration.
 /// The password in the file of `--password-file`.
 fn password_in(file: &Path) -> Result<Secret> {
     let text = std::fs::read_to_string(file)
@@ -267,6 +266,7 @@ fn password_in(file: &Path) -> Result<Secret> {
     Ok(Secret::new(text.trim_end_matches(['\n', '\r'])))
 }
 
+/// The topic of this name in the configuration.
 fn topic_named<'a>(config: &'a Config, name: &str, path: &Path) -> Result<&'a Topic, Failure> {
     config.topics.iter().find(|topic| topic.spec.topic == name).ok_or_else(|| {
         let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();

@@ -86,7 +86,9 @@ fn tables(report: &Report) -> String {
         known.map(|(head, name)| ((*head).to_owned(), (*name).to_owned())).collect()
     };
     let (mut speed, space) = (known(&SPEED), known(&SPACE));
-    if speed.is_empty() {
+    let asked =
+        [named(report, "a query, ms", "query_", "_ms"), named(report, "bytes of a row", "bytes_per_row_", "")].concat();
+    if speed.is_empty() && asked.is_empty() {
         // A program of its own: its figures by their own names.
         let names: BTreeSet<&String> = report.medians.values().flat_map(BTreeMap::keys).collect();
         speed = names.into_iter().map(|name| (name.replace('_', " "), name.clone())).collect();
@@ -100,6 +102,32 @@ fn tables(report: &Report) -> String {
     });
     if !space.is_empty() {
         text += &table(report, &space, |_| Vec::new());
+    }
+    text + &asked
+}
+
+/// Figures that share the beginning and the end of their names: one in a line, a column for each variant.
+fn named(report: &Report, head: &str, begin: &str, end: &str) -> String {
+    let short = |name: &String| {
+        let inner = name.strip_prefix(begin)?.strip_suffix(end)?;
+        Some((
+            inner.replace("_p50", ", p50").replace("_p95", ", p95").replace("of_", "").replace("in_", "in "),
+            name.clone(),
+        ))
+    };
+    let names: BTreeSet<(String, String)> =
+        report.medians.values().flat_map(BTreeMap::keys).filter_map(short).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let variants = variants(report);
+    let mut text = format!("\n| {head} | {} |\n| --- |{}\n", variants.join(" | "), " ---: |".repeat(variants.len()));
+    for (short, name) in names {
+        let cell = |variant: &&str| {
+            let figure = report.medians.get(*variant).and_then(|figures| figures.get(&name));
+            figure.map_or("-".to_owned(), |value| number(*value))
+        };
+        text += &format!("| {short} | {} |\n", variants.iter().map(cell).collect::<Vec<String>>().join(" | "));
     }
     text
 }

@@ -110,7 +110,7 @@ fn measure(world: &World, queries: &Queries, database: &str, run: &mut Run) -> R
         }
         took_ms.sort_by(f64::total_cmp);
         for (label, share) in [("p50", 0.5), ("p95", 0.95)] {
-            run.set(&format!("{name}_{label}_ms"), percentile(&took_ms, share).unwrap_or(f64::NAN));
+            run.set(&format!("query_{name}_{label}_ms"), percentile(&took_ms, share).unwrap_or(f64::NAN));
         }
     }
     Ok(())

@@ -76,7 +76,7 @@ fn problem(name: &str, error: &AskError) -> Problem {
         }
         AskError::Missing(text) => {
             tracing::debug!(query = name, error = text, "a table of a query is missing");
-            let detail = "a table or column of the query is not there; `millrace migrate --apply` makes them";
+            let detail = "a table or column of the query is not there; `millrace migrate --apply` makes those that the configuration names";
             Problem::new(StatusCode::CONFLICT, "table_missing", detail)
         }
         AskError::Denied(text) => {

@@ -99,7 +99,10 @@ impl fmt::Display for AskError {
             Self::Large(text) => write!(f, "the answer is too large; ask for less: {text}"),
             Self::Value(text) => write!(f, "a value is not of its parameter's type: {text}"),
             Self::Missing(text) => {
-                write!(f, "a table or column of the query is not there; `millrace migrate --apply` makes them: {text}")
+                write!(
+                    f,
+                    "a table or column of the query is not there; `millrace migrate --apply` makes those that the configuration names: {text}"
+                )
             }
             Self::Denied(text) => write!(f, "the user may not read all of it and needs GRANT SELECT: {text}"),
             Self::Away(text) => write!(f, "ClickHouse cannot be asked now: {text}"),

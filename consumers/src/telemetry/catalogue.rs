@@ -224,7 +224,7 @@ pub const CATALOGUE: &[Metric] = &[
         BREAKER_STATE,
         &["target"],
         Unit::Count,
-        "Circuit breaker of the target (clickhouse/<topic>, with a shard's number behind it if there are several, registry, dead_letters/<topic>): 0 closed, 1 half open, 2 open.",
+        "Circuit breaker of the target (clickhouse/<topic>, with a shard's number behind it if there are several, registry, dead_letters/<topic>, dead_letter_table/<topic>): 0 closed, 1 half open, 2 open.",
     ),
     counter(BREAKER_OPENINGS, &["target"], "Times that the circuit breaker of the target opened."),
     counter(
