@@ -135,7 +135,7 @@ impl TakeOver {
         let Request { attempt, partitions, held, room } = request;
         let mut unclaimed = partitions;
         let mut claimed: BTreeMap<i32, u64> = BTreeMap::new();
-        let mut tries = 0;
+        let (mut tries, mut in_vain) = (0, None::<Instant>);
         let mut replica = self.claims.replicas().current();
         loop {
             // A claim on a partition that Kafka has given to somebody else would only throw that one out.
@@ -159,8 +159,13 @@ impl TakeOver {
                 }
             }
             let waiting: Vec<i32> = claimed.keys().copied().collect();
-            match self.starts(&waiting, &reader).await? {
+            match self.starts(&waiting, &reader, tries).await? {
                 Ok(starts) => {
+                    let leaderless: Vec<i32> =
+                        waiting.iter().copied().filter(|one| !starts.contains_key(one)).collect();
+                    if !leaderless.is_empty() {
+                        tracing::warn!(partitions = ?leaderless, "partitions have no leader in Kafka; others are taken over");
+                    }
                     let mut from: BTreeMap<i32, i64> =
                         starts.iter().map(|(partition, (start, _))| (*partition, start.from)).collect();
                     // Rows below where reading starts may lack in rollups too, if retention has passed the committed offset.
@@ -168,14 +173,16 @@ impl TakeOver {
                         (*partition, position.committed.map_or(start.from, |committed| committed.min(start.from)))
                     };
                     let in_doubt = starts.iter().map(in_doubt).collect();
-                    if let Err(error) = self.complete(&claimed, &in_doubt).await {
+                    let in_vain_for = in_vain.map_or(Duration::ZERO, |since| since.elapsed());
+                    if let Err(error) = self.complete(&claimed, &in_doubt, in_vain_for).await {
+                        in_vain.get_or_insert_with(Instant::now);
                         tracing::warn!(error = format!("{error:#}"), partitions = ?waiting, "rollups are not complete yet");
                         self.claims.replicas().failed(replica);
                         // What was begun is ended by the next claim.
                         unclaimed.extend(std::mem::take(&mut claimed).into_keys());
                         from.clear();
                     }
-                    match self.ids.plan(&from, room).await {
+                    match self.ids.plan(&from, room, tries).await {
                         Ok(extents) => {
                             // A task each: making an index of millions of ids takes a core.
                             let (mut extents, mut loads) = (extents.into_iter(), JoinSet::new());
@@ -184,11 +191,16 @@ impl TakeOver {
                                     && let Some((partition, extent)) = extents.next()
                                 {
                                     let (this, index, now) = (Arc::clone(&self), new_index(), now.clone());
-                                    loads.spawn(async move { this.load(partition, extent, index, &now).await });
+                                    loads
+                                        .spawn(async move { this.load((partition, extent), tries, index, &now).await });
                                 }
                                 let Some(loaded) = loads.join_next().await else { break };
                                 // One that panicked has said so, and is tried again.
                                 let Ok((partition, Some(index))) = loaded else { continue };
+                                if replica != self.claims.replicas().current() {
+                                    // What was loaded may be of another replica than what was claimed.
+                                    continue;
+                                }
                                 let Some((start, position)) = starts.get(&partition) else { continue };
                                 let Some(epoch) = claimed.remove(&partition) else { continue };
                                 start.tell(&self.label, partition, position);
@@ -237,7 +249,7 @@ impl TakeOver {
     }
 
     /// Has rollups count what lies in the table past the positions and is in none of them.
-    async fn complete(&self, claimed: &BTreeMap<i32, u64>, from: &BTreeMap<i32, i64>) -> Result<()> {
+    async fn complete(&self, claimed: &BTreeMap<i32, u64>, from: &BTreeMap<i32, i64>, in_vain: Duration) -> Result<()> {
         if faults::without(Guard::Rollups) {
             return Ok(());
         }
@@ -246,7 +258,7 @@ impl TakeOver {
             Some(Progress { partition: *partition, epoch, next_offset: *from })
         });
         let progress: Vec<Progress> = progress.collect();
-        self.rollups.complete(&self.claims, &progress).await.context("complete the rollups of the table")
+        self.rollups.complete(&self.claims, &progress, in_vain).await.context("complete the rollups of the table")
     }
 
     /// Where partitions are read from: the inner error is worth another try, the outer one is final.
@@ -254,6 +266,7 @@ impl TakeOver {
         &self,
         partitions: &[i32],
         reader: &Reader,
+        tries: u32,
     ) -> Result<Result<BTreeMap<i32, (Start, Position)>>, Stopped> {
         let asked = async {
             let (reader, wanted, timeout) = (reader.clone(), partitions.to_vec(), self.kafka_timeout);
@@ -265,7 +278,7 @@ impl TakeOver {
             let seconds = begun.elapsed().as_secs_f64();
             tracing::debug!(topic = self.label, ?partitions, seconds, "it is known where partitions stand");
             let uncommitted = positions.values().any(|position| position.committed.is_none());
-            let landed = if uncommitted { self.ids.landed().await? } else { BTreeMap::new() };
+            let landed = if uncommitted { self.ids.landed(tries).await? } else { BTreeMap::new() };
             anyhow::Ok((positions, landed))
         };
         if partitions.is_empty() {
@@ -286,15 +299,15 @@ impl TakeOver {
 
     async fn load(
         &self,
-        partition: i32,
-        extent: Extent,
+        (partition, extent): (i32, Extent),
+        tries: u32,
         mut index: PartitionIndex,
         now: &impl Fn() -> Millis,
     ) -> (i32, Option<PartitionIndex>) {
         if faults::without(Guard::Load) {
             return (partition, Some(index));
         }
-        match self.ids.load(partition, extent, &mut index, now).await {
+        match self.ids.load(partition, extent, tries, &mut index, now).await {
             Ok(()) => {
                 faults::at(Point::Loaded);
                 tracing::debug!(partition, ids = index.len(), from = extent.from, "partition loaded");

@@ -136,7 +136,7 @@ impl Batcher {
     /// Adds a record that is no row.
     pub fn add_dead_letter(&mut self, letter: DeadLetter, now: Millis) {
         self.opened_at.get_or_insert(now);
-        self.bytes += letter.value.as_ref().map_or(0, Vec::len) + letter.key.as_ref().map_or(0, Vec::len);
+        self.bytes += letter.bytes();
         self.dead_letters.push(letter);
     }
 

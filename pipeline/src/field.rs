@@ -14,6 +14,7 @@ pub struct Extract {
     column: usize,
     steps: Vec<Step>,
     data_type: DataType,
+    nullable: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,7 @@ impl Extract {
         let mut steps = Vec::new();
         let mut lists: Vec<FieldRef> = Vec::new();
         let mut field = Arc::clone(field);
+        let mut nullable = field.is_nullable();
         for segment in rest {
             while let DataType::List(item) = field.data_type() {
                 steps.push(Step::Items);
@@ -81,17 +83,23 @@ impl Extract {
                 fields.find(segment).ok_or_else(|| miss(segment, fields, without_column(field.metadata(), segment)))?;
             steps.push(Step::Field(at));
             field = Arc::clone(inner);
+            nullable |= field.is_nullable();
         }
         let mut data_type = field.data_type().clone();
         for item in lists.iter().rev() {
             data_type = DataType::List(list_item(data_type, item));
         }
-        Ok(Self { column, steps, data_type })
+        Ok(Self { column, steps, data_type, nullable })
     }
 
     /// Arrow type of what is extracted; lists on the way are around it.
     pub fn data_type(&self) -> &DataType {
         &self.data_type
+    }
+
+    /// Whether the field, or a struct that it is in, may be null.
+    pub fn is_nullable(&self) -> bool {
+        self.nullable
     }
 
     /// The field's values, one per row; with lists on the way, lists of them. Shares the buffers of `rows`.

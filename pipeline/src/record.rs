@@ -33,3 +33,12 @@ pub struct DeadLetter {
     /// Why it is no row.
     pub rejection: Rejection,
 }
+
+impl DeadLetter {
+    /// Bytes of the original: key, value and headers.
+    pub fn bytes(&self) -> usize {
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+        length(&self.key) + length(&self.value) + headers
+    }
+}

@@ -70,6 +70,14 @@ pub enum BuildError {
         /// Its Arrow type.
         found: DataType,
     },
+    /// The identifying field may be null.
+    #[error(
+        "the id field `{path}` may be null; expected one that never is, for events without an id cannot be told apart"
+    )]
+    IdMayBeNull {
+        /// Path of the id.
+        path: String,
+    },
     /// A lookup does not fit the events.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -146,6 +154,9 @@ impl TopicPipeline {
         let id = Extract::resolve(&spec.id, columns)?;
         if id.data_type() != &DataType::FixedSizeBinary(16) {
             return Err(BuildError::IdType { path: spec.id.to_string(), found: id.data_type().clone() });
+        }
+        if id.is_nullable() {
+            return Err(BuildError::IdMayBeNull { path: spec.id.to_string() });
         }
         let mut lookups = Vec::with_capacity(spec.lookups.len());
         for (at, (lookup, schema)) in spec.lookups.iter().zip(reference_schemas).enumerate() {

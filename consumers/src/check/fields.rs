@@ -34,6 +34,10 @@ pub(crate) struct Sent {
 pub(super) fn resolve(spec: &TopicSpec, events: &Schema, references: &[Option<SchemaRef>]) -> (Vec<Sent>, Vec<String>) {
     let mut problems = Vec::new();
     match Extract::resolve(&spec.id, events) {
+        Ok(id) if id.data_type() == &DataType::FixedSizeBinary(16) && id.is_nullable() => problems.push(format!(
+            "id = \"{}\" may be null; expected a field that never is, for events without an id cannot be told apart",
+            spec.id
+        )),
         Ok(id) if id.data_type() == &DataType::FixedSizeBinary(16) => {}
         Ok(id) => problems.push(format!(
             "id = \"{}\" is of type {}; expected an Avro string or fixed(16) of logicalType uuid",

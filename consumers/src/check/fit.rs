@@ -4,7 +4,7 @@
 use arrow_schema::{Schema, SchemaRef};
 use millrace_pipeline::{
     project::{INGESTED_AT_COLUMN, OFFSET_COLUMN, PARTITION_COLUMN},
-    spec::{Source, TopicSpec},
+    spec::{ColumnSpec, Source, TopicSpec},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
 
 /// What Millrace itself writes beside the mapped columns, and what it reads back: name, types that do, definition.
 pub(crate) const OWN_COLUMNS: &[(&str, &[&str], &str)] = &[
-    (PARTITION_COLUMN, &["Int32", "Int64"], "Int32 COMMENT 'Kafka partition that the event was read from'"),
+    (PARTITION_COLUMN, &["Int32"], "Int32 COMMENT 'Kafka partition that the event was read from'"),
     (OFFSET_COLUMN, &["Int64"], "Int64 COMMENT 'Kafka offset in that partition' CODEC(Delta(8), LZ4)"),
     (
         INGESTED_AT_COLUMN,
@@ -118,7 +118,7 @@ pub(crate) fn misfits(spec: &TopicSpec, sent: &[Sent], table: &Table) -> Vec<Mis
                 found.push(misfit);
             }
             Some(column) => {
-                found.extend(unfit(sent, column, table));
+                found.extend(unfit_id(spec, column).or_else(|| unfit(sent, column, table)));
                 after = Some(&sent.column);
             }
         }
@@ -205,6 +205,21 @@ fn unfit(sent: &Sent, column: &Column, table: &Table) -> Option<Misfit> {
         Err(why) => Mend::Hand(format!("{why}: add a column beside it and map that one, or copy into a new table")),
     };
     misfit(kind, what, mend)
+}
+
+/// Ids are read back as ClickHouse writes a UUID; bytes of another type would be taken for other ids in silence.
+fn unfit_id(spec: &TopicSpec, column: &Column) -> Option<Misfit> {
+    let Column { name, type_, .. } = column;
+    let is_id = |one: &ColumnSpec| one.column == *name && one.source == Source::Event(spec.id.clone());
+    if type_ == "UUID" || !spec.columns.iter().any(is_id) {
+        return None;
+    }
+    Some(Misfit {
+        column: name.clone(),
+        kind: Kind::Losing,
+        what: format!("column {name} is of type {type_}; expected UUID, for ids are read back from it"),
+        mend: Mend::Hand("the delivery protocol rests on it: copy into a new table".to_owned()),
+    })
 }
 
 fn own_column((name, types, definition): &(&str, &[&str], &str), table: &Table) -> Option<Misfit> {
@@ -325,6 +340,29 @@ mod tests {
             ("", Kind::Idle, true),
         ];
         assert_eq!(found, expected.map(|(column, kind, mends)| (column.to_owned(), kind, mends)));
+    }
+
+    #[test]
+    fn what_is_read_back_has_to_be_of_the_type_that_it_is_read_as() {
+        let types = [("FixedString(16)", "Int32"), ("Nullable(UUID)", "Int32"), ("UUID", "Int64")];
+        for (id, partition) in types {
+            let mut table =
+                table(&[("event_id", id, ""), ("event_type", "String", ""), ("source", "Nullable(String)", "")]);
+            table.columns[3].type_ = partition.to_owned();
+            let [misfit] = &misfits_of(&table)[..] else { panic!("{id}, {partition}: one misfit") };
+            assert!(misfit.forbids_writing() && matches!(misfit.mend, Mend::Hand(_)), "{misfit:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_may_be_null_is_told() {
+        let v2 = ORDER_EVENT_V2.replace(
+            r#"{ "type": "string", "logicalType": "uuid" }"#,
+            r#"["null", { "type": "string", "logicalType": "uuid" }]"#,
+        );
+        assert_ne!(v2, ORDER_EVENT_V2);
+        let (_, problems) = sent(&config().topics[0].spec, &columns(&v2), &[], None);
+        assert!(problems[0].starts_with("id = \"event_id\" may be null"), "{problems:?}");
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Inserter {
             let shape = self.shape.number();
             let span = self.spans.as_ref().map(|target| target.attempt(rows, attempt));
             let replica = lease.map_or_else(|| self.replicas.current(), |lease| lease.replica);
-            let sent = self.send(batch, &token, attempt, lease, &body).await;
+            let limit = attempt_within(self.timeout, self.settle_within, unsure_since.map(|since| since.elapsed()));
+            let sent = self.send_within(limit, batch, (&token, attempt), lease, &body).await;
             span.into_iter().for_each(|span| span.ended(&sent));
             self.stages.took(Stage::Insert, begun.elapsed());
             let Err(error) = sent else {
@@ -256,6 +257,17 @@ impl Inserter {
         lease: Option<Lease>,
         body: &[Bytes],
     ) -> Result<(), Error> {
+        self.send_within(self.timeout, batch, (token, attempt), lease, body).await
+    }
+
+    async fn send_within(
+        &self,
+        limit: Duration,
+        batch: &Batch,
+        (token, attempt): (&str, u32),
+        lease: Option<Lease>,
+        body: &[Bytes],
+    ) -> Result<(), Error> {
         let fence = self.claims.fence(&batch.progress, lease);
         let replica = lease.map_or_else(|| self.replicas.current(), |lease| lease.replica);
         let mut insert = self
@@ -277,10 +289,10 @@ impl Inserter {
             .with_setting("max_partitions_per_insert_block", "0")
             // The fence may throw with a code of its own; and what began in time has to end in time.
             .with_setting("allow_custom_error_code_in_throwif", "1")
-            .with_setting("max_execution_time", self.timeout.as_secs().max(1).to_string())
+            .with_setting("max_execution_time", limit.as_secs().max(1).to_string())
             // The status line must tell the end of the query, not its beginning.
             .with_setting("wait_end_of_query", "1")
-            .with_timeouts(Some(self.timeout), Some(self.timeout));
+            .with_timeouts(Some(limit), Some(limit));
         if self.claims.replication.is_some() {
             // An insert that waits for its quorum holds up whoever waits for it to end.
             insert = insert.with_setting("insert_quorum_timeout", self.timeout.as_millis().to_string());
@@ -333,9 +345,26 @@ fn settle_within(deduplication_window: u64) -> Duration {
     Duration::from_millis(deduplication_window.saturating_mul(500) / TOKENS_PER_SECOND).min(SETTLE_WITHIN)
 }
 
+/// Longest that an attempt may take, `unsure_for` so long after the first that may have landed began: a repetition has to end while
+/// its token is still remembered.
+fn attempt_within(timeout: Duration, settle_within: Duration, unsure_for: Option<Duration>) -> Duration {
+    let left = |unsure_for| (2 * settle_within).saturating_sub(unsure_for).max(Duration::from_secs(1));
+    unsure_for.map_or(timeout, |unsure_for| timeout.min(left(unsure_for)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repetition_ends_while_its_token_is_remembered() {
+        let s = Duration::from_secs;
+        assert_eq!(attempt_within(s(60), s(20), None), s(60));
+        assert_eq!(attempt_within(s(60), s(20), Some(s(1))), s(39));
+        assert_eq!(attempt_within(s(60), s(20), Some(s(20))), s(20));
+        assert_eq!(attempt_within(s(10), s(20), Some(s(20))), s(10));
+        assert_eq!(attempt_within(s(60), s(0), Some(s(0))), s(1));
+    }
 
     #[test]
     fn the_breaker_of_one_shard_of_several_is_told_apart() {

@@ -256,10 +256,10 @@ impl Drop for Source {
 }
 
 impl Reader {
-    /// Where partitions stand; asks the brokers, once for all of them, and blocks while it does.
+    /// Where partitions stand, as far as they have a leader; asks the brokers, once for all of them, and blocks while it does.
     ///
     /// # Errors
-    /// When they do not answer within a few times `timeout`, or there is no such partition.
+    /// When they do not answer within a few times `timeout`.
     pub fn positions(&self, partitions: &[i32], timeout: Duration) -> Result<BTreeMap<i32, Position>> {
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), timeout)?;
         let mut all = TopicPartitionList::new();
@@ -297,10 +297,11 @@ impl Reader {
         Ok(ends.into_iter().map(position).collect())
     }
 
-    /// Oldest and next offset of partitions; asks their brokers once each, and blocks while it does.
+    /// Oldest and next offset of partitions; asks their brokers once each, and blocks while it does. One that has no leader now is
+    /// left out, and does not hold the others up.
     ///
     /// # Errors
-    /// When one does not answer within `timeout`, or there is no such partition.
+    /// When a broker does not answer within `timeout`.
     pub fn ends(&self, partitions: &[i32], timeout: Duration) -> Result<BTreeMap<i32, (i64, i64)>> {
         let ask = |offset| -> Result<BTreeMap<i32, i64>> {
             let mut list = TopicPartitionList::new();
@@ -311,14 +312,16 @@ impl Reader {
             // timestamps for the ends of a partition.
             let answer = self.consumer.offsets_for_times(list, timeout)?;
             let offset = |element: TopicPartitionListElem<'_>| {
-                element.error()?;
-                let offset = element.offset().to_raw().filter(|offset| *offset >= 0);
-                Ok((
-                    element.partition(),
-                    offset.with_context(|| format!("partition {} has no ends", element.partition()))?,
-                ))
+                let (partition, found) = (element.partition(), element.error());
+                match (found, element.offset().to_raw().filter(|offset| *offset >= 0)) {
+                    (Ok(()), Some(offset)) => Some((partition, offset)),
+                    (error, _) => {
+                        tracing::debug!(topic = self.topic, partition, ?error, "a partition has no ends now");
+                        None
+                    }
+                }
             };
-            answer.elements().into_iter().map(offset).collect()
+            Ok(answer.elements().into_iter().filter_map(offset).collect())
         };
         if partitions.is_empty() {
             return Ok(BTreeMap::new());

@@ -129,7 +129,10 @@ impl Worker {
             }
             if decided {
                 // Where a partition begins is decided once: a restart must not decide it anew, at a later end.
-                self.source.commit(&[Progress { partition, epoch, next_offset }], |_| mark, CommitMode::Sync);
+                let decided = Progress { partition, epoch, next_offset };
+                self.source.commit(&[decided], |_| mark, CommitMode::Sync);
+                // A quiet topic commits nothing else that would make up for one that failed.
+                self.committed.insert(partition, decided);
             }
             if self.paused || self.is_shut(partition) {
                 self.source.pause(&[partition]);

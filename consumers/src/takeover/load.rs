@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
-use clickhouse::Row;
+use clickhouse::{Row, query::Query};
 use metrics::counter;
 use millrace_pipeline::dedup::{Millis, PartitionIndex};
 use serde::Deserialize;
@@ -13,8 +13,11 @@ use crate::{
     telemetry::metrics as names,
 };
 
-/// Without a byte for this long, the server that sends ids is taken for dead.
+/// Without a byte for this long, the server that sends ids is taken for dead, at the first try.
 const SILENCE: Duration = Duration::from_secs(60);
+/// The longest that this becomes, doubled with each try: a question that reads the coordinates of all rows is answered in the
+/// end, however large the table has grown.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 /// How often the window may be halved to fit the ids that may be held.
 const HALVINGS: u32 = 20;
 /// Size of one row of the ids query in `RowBinary`: a UUID and its age.
@@ -71,11 +74,16 @@ struct Last {
 impl Ids {
     /// What to load of each partition, given the offset to read next, so that it is no more than `room` ids together.
     /// Ids at or past that offset come first: those events will come again.
-    pub(super) async fn plan(&self, from: &BTreeMap<i32, i64>, room: usize) -> Result<BTreeMap<i32, Extent>> {
+    pub(super) async fn plan(
+        &self,
+        from: &BTreeMap<i32, i64>,
+        room: usize,
+        tries: u32,
+    ) -> Result<BTreeMap<i32, Extent>> {
         if from.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let counts = self.count(from).await?;
+        let counts = self.count(from, tries).await?;
         let past: u64 = counts.values().map(|counts| counts.past).sum();
         let within = |halving: usize| counts.values().filter_map(|counts| counts.within.get(halving)).sum::<u64>();
         let room = room as u64;
@@ -118,6 +126,7 @@ impl Ids {
         &self,
         partition: i32,
         extent: Extent,
+        tries: u32,
         index: &mut PartitionIndex,
         now: &impl Fn() -> Millis,
     ) -> Result<()> {
@@ -136,27 +145,27 @@ impl Ids {
                 "SELECT {id}, if(_offset >= {from}, 0, {aged}) FROM {table} \
                  WHERE _partition = {partition} AND (_offset >= {from} OR ({recent}))"
             );
-            return self.read(&sql, step, index, now).await;
+            return self.read(&sql, (step, tries), index, now).await;
         };
         let sql = format!(
             "SELECT {id}, toUInt8(0) FROM {table} WHERE _partition = {partition} AND _offset >= {from} \
              ORDER BY _ingested_at DESC LIMIT {most}"
         );
-        self.read(&sql, step, index, now).await?;
+        self.read(&sql, (step, tries), index, now).await?;
         let sql = format!("SELECT {id}, {aged} FROM {table} WHERE _offset < {from} AND {recent}");
-        self.read(&sql, step, index, now).await
+        self.read(&sql, (step, tries), index, now).await
     }
 
     /// The greatest offset of each partition that the table has rows of.
-    pub(super) async fn landed(&self) -> Result<BTreeMap<i32, i64>> {
+    pub(super) async fn landed(&self, tries: u32) -> Result<BTreeMap<i32, i64>> {
         let sql =
             format!("SELECT _partition AS partition, max(_offset) AS offset FROM {} GROUP BY _partition", self.table);
-        let rows = self.replicas.client().query_raw(&sql).fetch_all::<Last>();
-        let rows = within(SILENCE, rows).await.context("ask which partitions the table has rows of")?;
+        let rows = self.ask(&sql).fetch_all::<Last>();
+        let rows = within(silence(tries), rows).await.context("ask which partitions the table has rows of")?;
         Ok(rows.into_iter().map(|last| (last.partition, last.offset)).collect())
     }
 
-    async fn count(&self, from: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, Counts>> {
+    async fn count(&self, from: &BTreeMap<i32, i64>, tries: u32) -> Result<BTreeMap<i32, Counts>> {
         let list = |numbers: &mut dyn Iterator<Item = i64>| {
             numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
         };
@@ -179,15 +188,26 @@ impl Ids {
             within_halved.join(", "),
             self.table,
         );
-        let rows = self.replicas.client().query_raw(&sql).fetch_all::<Counts>();
-        let rows = within(SILENCE, rows).await.context("count the ids to be read back")?.into_iter();
+        let rows = self.ask(&sql).fetch_all::<Counts>();
+        let rows = within(silence(tries), rows).await.context("count the ids to be read back")?.into_iter();
         Ok(rows.map(|counts| (counts.partition, counts)).collect())
     }
 
-    async fn read(&self, sql: &str, step: Millis, index: &mut PartitionIndex, now: &impl Fn() -> Millis) -> Result<()> {
-        let mut answer = self.replicas.client().query_raw(sql).fetch_bytes("RowBinary").context("read ids back")?;
+    /// A question that the server gives up when nobody waits for its answer any more.
+    fn ask(&self, sql: &str) -> Query {
+        self.replicas.client().query_raw(sql).with_setting("cancel_http_readonly_queries_on_client_close", "1")
+    }
+
+    async fn read(
+        &self,
+        sql: &str,
+        (step, tries): (Millis, u32),
+        index: &mut PartitionIndex,
+        now: &impl Fn() -> Millis,
+    ) -> Result<()> {
+        let mut answer = self.ask(sql).fetch_bytes("RowBinary").context("read ids back")?;
         let mut rows = Rows::default();
-        while let Some(chunk) = within(SILENCE, answer.next()).await.context("read ids back")? {
+        while let Some(chunk) = within(silence(tries), answer.next()).await.context("read ids back")? {
             index.load(rows.parse(&chunk, step), now());
         }
         if !rows.begun.is_empty() {
@@ -226,6 +246,10 @@ impl Rows {
     }
 }
 
+fn silence(tries: u32) -> Duration {
+    SILENCE.saturating_mul(2_u32.saturating_pow(tries)).min(LONGEST_SILENCE)
+}
+
 /// How many of the `here` ids past the position of one partition, of `all` of them together, may be held of `room`.
 fn past_limit(here: u64, all: u64, room: u64) -> u64 {
     if all <= room { here } else { (u128::from(here) * u128::from(room) / u128::from(all.max(1))) as u64 }
@@ -248,6 +272,12 @@ mod tests {
         assert_eq!(past_limit(0, 0, 0), 0);
         assert_eq!(past_limit(u64::MAX / 2, u64::MAX, 10), 4);
     }
+
+    #[test]
+    fn patience_grows_with_each_try_until_it_is_an_hour() {
+        assert_eq!([0, 1, 5, 6, u32::MAX].map(|tries| silence(tries).as_secs()), [60, 120, 1920, 3600, 3600]);
+    }
+
     #[test]
     fn rows_are_read_whatever_the_pieces_they_come_in() {
         let ids: Vec<u128> = (0..5).map(|n| 0x0011_2233_4455_6677_8899_aabb_ccdd_ee00 + n).collect();

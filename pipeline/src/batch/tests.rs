@@ -59,6 +59,18 @@ fn it_is_due_by_bytes_dead_letters_among_them() {
 }
 
 #[test]
+fn headers_of_a_dead_letter_are_bytes_too() {
+    let mut batcher = batcher(100, 10_000, 1000);
+    let headers = vec![("trace".to_owned(), Some(vec![0; 9_000])), ("none".to_owned(), None)];
+    let letter = DeadLetter { key: Some(vec![0; 90]), headers, ..letter(900) };
+    assert_eq!(letter.bytes(), 5 + 9_000 + 4 + 90 + 900);
+    batcher.add_dead_letter(letter, 7);
+    assert_eq!(batcher.due(7), None);
+    batcher.add_dead_letter(self::letter(1), 7);
+    assert_eq!(batcher.due(7), Some(Trigger::Bytes));
+}
+
+#[test]
 fn it_is_due_by_the_age_of_the_first_thing_in_it() {
     let mut batcher = batcher(100, usize::MAX, 1000);
     batcher.advance(0, 1, 5, 50);
