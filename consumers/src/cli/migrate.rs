@@ -15,7 +15,8 @@ use crate::{
     migrate::{self, Engine, Making},
 };
 
-/// Rows that were inserted so long ago are in the rollups, or in none of them: no insert takes longer.
+/// Rows that were inserted so long ago are in the rollups, or in none of them: no insert takes longer, unless the configuration
+/// lets it.
 const SETTLED: Duration = Duration::from_secs(600);
 
 #[derive(Args)]
@@ -88,20 +89,20 @@ fn config_as(path: &Path, user: MigrateUser) -> Result<Config, Failure> {
 
 fn fill(config: &Config) -> Result<(), Failure> {
     runtime()?.block_on(async {
-        let mut found = 0;
+        let (mut found, settled) = (0, SETTLED.max(2 * config.clickhouse.insert_timeout));
         for shard in 0..config.clickhouse.shard_count() {
             let servers = Replicas::of_shard_standing(&config.clickhouse, shard)?;
             for topic in &config.topics {
                 let rollups = Rollups::new(servers.clone(), &config.clickhouse.database, &topic.table);
                 found += rollups
-                    .backfill(SETTLED, |line| print(&format!("{line}\n")))
+                    .backfill(settled, |line| print(&format!("{line}\n")))
                     .await
                     .with_context(|| format!("count what is in table {}", topic.table))?;
             }
         }
         print(&format!(
             "{found} rollups have all that was inserted more than {} minutes ago.\n",
-            SETTLED.as_secs() / 60
+            settled.as_secs() / 60
         ))?;
         Ok(())
     })

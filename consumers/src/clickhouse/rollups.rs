@@ -8,20 +8,32 @@
 
 use std::time::Duration;
 
-use clickhouse::{Row, error::Result, query::Query};
+use clickhouse::{
+    Row,
+    error::{Error, Result},
+    query::Query,
+};
 use millrace_pipeline::batch::Progress;
 use serde::Deserialize;
 
 use super::{
-    claims::{Claims, identifier},
+    claims::{Claims, identifier, quote},
     client::within,
-    errors::{ErrorClass, classify},
+    errors::{ErrorClass, classify, code},
     replicas::Replicas,
 };
 use crate::one_line;
 
-/// Longest that completing one rollup may take. The partition stands still meanwhile.
+/// Longest that completing one rollup may take at the first try; a further one may take as long more as it was tried in vain.
+/// The partitions stand still meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// If it has been more than the server can do for so long, it is left to a person.
+const IN_VAIN: Duration = Duration::from_secs(120);
+/// `TIMEOUT_EXCEEDED`, `MEMORY_LIMIT_EXCEEDED`.
+const TOO_MUCH: [u32; 2] = [159, 241];
+
+/// How often it is looked whether a backfill has ended.
+const BACKFILL_POLL: Duration = Duration::from_millis(100);
 
 /// So many offsets of a Kafka partition are counted in one statement of a backfill.
 const SPAN: i64 = 1 << 20;
@@ -79,12 +91,27 @@ impl Rollups {
     /// Has each rollup count what the table holds at or past an offset of each partition and it has not counted. The
     /// partitions have to be `claims`'s, under these epochs, and quiet.
     ///
-    /// A rollup that this user may not read or write, or whose query the server refuses, is told and passed over: figures
-    /// are not worth standing still for, and can be completed later.
+    /// A rollup that this user may not read or write, or whose query the server refuses, is told and passed over, and so is
+    /// everything that is too much for the server after `in_vain`, the time since the first try that was: figures are not worth
+    /// standing still for, and can be completed later.
     ///
     /// # Errors
     /// Those of ClickHouse that are worth another try; claim again before it, for the statement may run on.
-    pub async fn complete(&self, claims: &Claims, from: &[Progress]) -> Result<()> {
+    pub async fn complete(&self, claims: &Claims, from: &[Progress], in_vain: Duration) -> Result<()> {
+        match self.try_complete(claims, from, PATIENCE + in_vain).await {
+            Err(error) if in_vain >= IN_VAIN && is_too_much(&error) => {
+                tracing::error!(
+                    table = self.table,
+                    error = one_line(&error),
+                    "rollups are not completed and may lack rows; run `millrace migrate --backfill` when the server has room and time"
+                );
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn try_complete(&self, claims: &Claims, from: &[Progress], patience: Duration) -> Result<()> {
         if from.is_empty() {
             return Ok(());
         }
@@ -98,7 +125,7 @@ impl Rollups {
             "SELECT count() AS rows, toUnixTimestamp64Milli(min(_ingested_at)) AS since FROM {table} WHERE {doubted}"
         );
         let Doubt { rows, since } =
-            within(PATIENCE, self.servers.client().query_raw(&doubt).fetch_one::<Doubt>()).await?;
+            within(patience, self.servers.client().query_raw(&doubt).fetch_one::<Doubt>()).await?;
         if rows == 0 {
             return Ok(());
         }
@@ -120,8 +147,8 @@ impl Rollups {
                 .query_raw(&sql)
                 .with_setting("log_comment", claims.comment(from))
                 .with_setting("allow_custom_error_code_in_throwif", "1")
-                .with_setting("max_execution_time", PATIENCE.as_secs().to_string());
-            match within(PATIENCE, one_block(statement).execute()).await {
+                .with_setting("max_execution_time", patience.as_secs().to_string());
+            match within(patience, one_block(statement).execute()).await {
                 Ok(()) => {
                     tracing::debug!(view = rollup.view, rows, ?partitions, "a rollup has all that is in the table")
                 }
@@ -138,8 +165,8 @@ impl Rollups {
 
     /// Has each rollup count what lies in the table and it has not counted, whatever the offset: what was inserted before
     /// the rollup was made, or was lost to it in some other way. Rows that were inserted within the last `settled` are left
-    /// to those who insert them, so it may run beside them; it may be ended at any time and begun again. Tells each rollup
-    /// and how many rows it took, and returns the number of rollups.
+    /// to those who insert them, so it may run beside them; it may be ended at any time and begun again, which ends what is left
+    /// of an earlier one. Tells each rollup and how many rows it took, and returns the number of rollups.
     ///
     /// # Errors
     /// Those of ClickHouse.
@@ -157,18 +184,41 @@ impl Rollups {
         );
         let spans = self.servers.client().query_raw(&spans).fetch_all::<Span>().await?;
         for rollup in &rollups {
+            self.end_backfills(rollup).await?;
             for (done, Span { partition, span }) in spans.iter().enumerate() {
                 let (first, end) = (span * SPAN, (span + 1) * SPAN);
                 let rows = format!("{old} AND _partition = {partition} AND _offset >= {first} AND _offset < {end}");
-                let Some(sql) = rollup.statement(&rows, &[*partition], "1") else {
+                let id = format!("millrace-backfill-{}", uuid::Uuid::new_v4().simple());
+                let Some(sql) = rollup.statement(&rows, &[*partition], &rollup.alone(&id)) else {
                     tell(&format!("{}: its query does not read the table once; nothing is done", rollup.view))?;
                     break;
                 };
-                one_block(self.servers.client().query_raw(&sql)).execute().await?;
+                let statement = self
+                    .servers
+                    .client()
+                    .query_raw(&sql)
+                    .with_setting("query_id", id)
+                    .with_setting("log_comment", rollup.comment());
+                one_block(statement).execute().await?;
                 tell(&format!("{}: {} of {} spans of a million offsets", rollup.view, done + 1, spans.len()))?;
             }
         }
         Ok(rollups.len())
+    }
+
+    /// Ends a statement of a backfill whose client is gone or another's, and waits until it has ended: what it has landed is in the
+    /// ledger then.
+    async fn end_backfills(&self, rollup: &Rollup) -> Result<()> {
+        let running = format!("SELECT query_id FROM system.processes WHERE {}", rollup.is_backfilled());
+        loop {
+            let ids = within(PATIENCE, self.servers.client().query_raw(&running).fetch_all::<String>()).await?;
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let kill = "KILL QUERY WHERE query_id IN {ids:Array(String)} ASYNC FORMAT Null";
+            within(PATIENCE, self.servers.client().query_raw(kill).param("ids", &ids).execute()).await?;
+            tokio::time::sleep(BACKFILL_POLL).await;
+        }
     }
 
     async fn all(&self) -> Result<Vec<Rollup>> {
@@ -201,6 +251,24 @@ impl Rollups {
 }
 
 impl Rollup {
+    /// What a statement of a backfill says of itself in `log_comment`.
+    fn comment(&self) -> String {
+        serde_json::json!({ "millrace": "backfill", "rollup": self.target }).to_string()
+    }
+
+    /// A condition for the processes of the server that backfill it.
+    fn is_backfilled(&self) -> String {
+        format!("Settings['log_comment'] = {}", quote(&self.comment()))
+    }
+
+    /// A fence for one statement of a backfill: of two at once, each of which has not seen what the other counts, the later one
+    /// throws, before any row lands.
+    fn alone(&self, query_id: &str) -> String {
+        let others =
+            format!("SELECT count() FROM system.processes WHERE {} AND query_id != '{query_id}'", self.is_backfilled());
+        format!("NOT throwIf(({others}) > 0, 'another backfill of this rollup is running')")
+    }
+
     /// Counts the rows that meet a condition and that the ledger does not have of these partitions, if the fence lets it;
     /// `None` if the query does not read the table exactly once.
     fn statement(&self, rows: &str, partitions: &[i32], fence: &str) -> Option<String> {
@@ -229,6 +297,11 @@ fn one_block(statement: Query) -> Query {
         .with_setting("max_insert_threads", "1")
         .with_setting("min_insert_block_size_rows", "0")
         .with_setting("min_insert_block_size_bytes", "1000000000")
+}
+
+/// Whether the server shows or says that this is more than it can do now.
+fn is_too_much(error: &Error) -> bool {
+    matches!(error, Error::TimedOut) || code(error).is_some_and(|code| TOO_MUCH.contains(&code))
 }
 
 /// A condition for the rows that may not be counted.

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use arrow_array::{Array, FixedSizeBinaryArray, RecordBatch, cast::AsArray, types::Int32Type, types::Int64Type};
 use millrace_pipeline::{
-    batch::Batch,
+    batch::{Batch, Progress as Reached},
     project::{OFFSET_COLUMN, PARTITION_COLUMN},
     retry::Backoff,
 };
@@ -25,9 +25,10 @@ use crate::{
     clickhouse::{
         claims::Claims,
         insert::{Inserter, Outcome},
+        rollups::Rollups,
     },
     faults::{self, Point},
-    random,
+    one_line, random,
 };
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(10) };
@@ -71,6 +72,10 @@ pub(super) struct Lander {
     pub(super) stop: Arc<AtomicBool>,
     /// How often partitions were claimed.
     pub(super) hand_overs: u64,
+    /// Views that read the table are not atomic with it.
+    pub(super) rollups: Rollups,
+    /// Whether an insert may have ended between the table and a rollup, and none of them was completed since.
+    pub(super) rollups_in_doubt: bool,
 }
 
 impl Lander {
@@ -133,6 +138,9 @@ impl Lander {
         self.unless_stopped(quiet).await?.context("wait for inserts of an earlier owner to end")?;
         faults::at(Point::Quiet);
 
+        if self.rollups_in_doubt {
+            self.complete_rollups(batch, &epochs).await?;
+        }
         let missing = self.still_missing(batch, part.clone(), since_ms).await?;
         let rows = batch.keep(&missing)?;
         let mut landed = Landed::default();
@@ -157,12 +165,36 @@ impl Lander {
             trigger: batch.trigger,
         };
         *tried = part.end.max(*tried);
+        self.rollups_in_doubt = true;
         let landing = self.inserter.land(&mut attempt);
         match self.unless_stopped(landing).await? {
-            Outcome::Durable => Ok(Some(landed)),
+            Outcome::Durable => {
+                self.rollups_in_doubt = false;
+                Ok(Some(landed))
+            }
             Outcome::Refused | Outcome::Unsettled => Ok(None),
             Outcome::Drifted(why) => bail!(why),
         }
+    }
+
+    /// Has rollups count what an attempt has left out that was ended between the table and them: its rows are found in the
+    /// table, and not sent again. That they cannot be completed now is no reason to land nothing.
+    async fn complete_rollups(&mut self, batch: &Batch, epochs: &BTreeMap<i32, u64>) -> Result<()> {
+        let mut first: BTreeMap<i32, i64> = BTreeMap::new();
+        for Place { partition, offset } in places(&batch.rows)? {
+            let least = first.entry(partition).or_insert(offset);
+            *least = offset.min(*least);
+        }
+        let progress = first.into_iter().filter_map(|(partition, next_offset)| {
+            Some(Reached { partition, epoch: *epochs.get(&partition)?, next_offset })
+        });
+        let progress: Vec<Reached> = progress.collect();
+        let completed = self.rollups.complete(&self.claims, &progress, Duration::ZERO);
+        match self.unless_stopped(completed).await? {
+            Ok(()) => self.rollups_in_doubt = false,
+            Err(error) => tracing::warn!(error = one_line(&error), "rollups are not complete yet"),
+        }
+        Ok(())
     }
 
     /// For each row of a batch whether it lies in `part` and the table does not have its id yet.

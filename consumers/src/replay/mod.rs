@@ -209,6 +209,10 @@ pub(crate) async fn work(
             letters::replay(&reader, &mut gather, topic, filter, progress, &mut report.notes).await
         }
     };
+    if gather.lander.as_ref().is_some_and(|lander| lander.rollups_in_doubt) {
+        let note = "rollups of the table may lack rows that have landed: run `millrace migrate --backfill` ten minutes from now";
+        report.notes.push(note.to_owned());
+    }
     let hand_overs = gather.lander.as_ref().map_or(0, |lander| lander.hand_overs);
     report.take(gather.tally, hand_overs);
     if let Err(error) = outcome {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     audit::{progress::Progress, table::Table},
-    clickhouse::{claims::Claims, replicas::Replicas, replication::Replication},
+    clickhouse::{claims::Claims, replicas::Replicas, replication::Replication, rollups::Rollups},
     config::{Config, Topic},
     kafka::reference::ReferenceReader,
     registry::Registry,
@@ -93,6 +93,8 @@ pub(super) async fn open(
         progress: progress.clone(),
         stop: Arc::clone(stop),
         hand_overs: 0,
+        rollups: Rollups::new(replicas.clone(), &settings.database, &topic.table),
+        rollups_in_doubt: false,
     });
     Ok(Gather {
         pipeline,

@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Decimal128Array, DictionaryArray, RecordBatch, Strin
 use arrow_schema::{Field, Schema};
 use millrace_consumers::clickhouse::{
     claims::Claims,
-    errors::{ErrorClass, classify},
+    errors::{ErrorClass, classify, code},
     insert::{Inserter, body},
     rollups::Rollups,
     table::describe,
@@ -160,11 +160,18 @@ async fn what_an_insert_that_was_given_up_left_out_of_rollups_is_counted_at_the_
 
     let rollups = rollups(&world);
     // Whoever lost the partition completes nothing.
-    let refused = rollups.complete(&first, &from(1, 1000)).await;
+    let refused = rollups.complete(&first, &from(1, 1000), Duration::ZERO).await;
     assert_eq!(refused.map_err(|error| classify(&error)), Err(ErrorClass::Fenced));
     assert_eq!(held(&world).await[2], 1000);
+    // What is too much for the server is tried again for a while, and then left to a person.
+    let cramped = world.client.clone().with_setting("max_memory_usage", "10000");
+    let cramped = Rollups::new(cramped, &world.database, "orders");
+    let refused = cramped.complete(&second, &from(2, 1000), Duration::from_secs(119)).await;
+    assert_eq!(refused.map_err(|error| code(&error)), Err(Some(241)));
+    cramped.complete(&second, &from(2, 1000), Duration::from_secs(121)).await.unwrap();
+    assert_eq!(held(&world).await[2], 1000);
     for _ in 0..2 {
-        rollups.complete(&second, &from(2, 1000)).await.unwrap();
+        rollups.complete(&second, &from(2, 1000), Duration::ZERO).await.unwrap();
         assert_eq!(held(&world).await, all(2000), "once, however often it is completed");
     }
     // And the heir goes on.
@@ -172,7 +179,7 @@ async fn what_an_insert_that_was_given_up_left_out_of_rollups_is_counted_at_the_
     rest.progress[0].epoch = 2;
     let into_second = inserter(&world, &second).await;
     send(&into_second, &second, &rest, &token("three"), 0).await.unwrap();
-    rollups.complete(&second, &from(2, 0)).await.unwrap();
+    rollups.complete(&second, &from(2, 0), Duration::ZERO).await.unwrap();
     assert_eq!(held(&world).await, all(3000));
     world.clean_up().await;
 }
@@ -195,10 +202,22 @@ async fn rollups_that_are_made_later_count_what_is_there_once_and_it_is_told_how
     let ran = world.millrace("migrate", &["--backfill"], &world.config);
     assert!(ran.stdout.contains("4 rollups have all that was inserted more than 10 minutes ago"), "{}", ran.stdout);
     assert_eq!(held(&world).await[1], 1000, "what may still be under way is left alone");
+    // What an earlier backfill has left running on the server is ended first: neither has seen what the other counts.
+    let comment = format!("{{\"millrace\":\"backfill\",\"rollup\":\"{}.orders_steps\"}}", world.database);
+    let id = format!("{}-left-behind", world.database);
+    let left =
+        world.client.query_raw("SELECT sum(sipHash64(number)) FROM numbers(1000000000000) SETTINGS max_threads = 1");
+    let left = left.with_setting("log_comment", comment).with_setting("query_id", &id);
+    let left = tokio::spawn(left.with_setting("max_execution_time", "60").fetch_one::<u64>());
+    let runs = "SELECT count() FROM system.processes WHERE query_id = ?";
+    while world.client.query(runs).bind(&id).fetch_one::<u64>().await.unwrap() == 0 {
+        assert!(!left.is_finished(), "it ended by itself");
+    }
     for _ in 0..2 {
         assert_eq!(rollups(&world).backfill(Duration::ZERO, |_| Ok(())).await.unwrap(), 4);
         assert_eq!(held(&world).await, all(2000));
     }
+    assert!(left.await.unwrap().is_err(), "it was not ended");
 
     // A view that asks something else is told, and left alone.
     world.sql("DROP VIEW {db}.orders_current").await;
