@@ -127,8 +127,9 @@ pub(super) fn log(mut section: Section<'_, '_>) -> Option<Log> {
 pub(super) fn shutdown(mut section: Section<'_, '_>) -> Option<Shutdown> {
     // A consumer that does not poll for five minutes is thrown out of its group.
     let drain_timeout = section.or("drain_timeout", 20 * SECOND, duration(Duration::ZERO..=240 * SECOND));
+    let stay_stopped = section.or("stay_stopped", 300 * SECOND, duration(Duration::ZERO..=24 * HOUR));
     section.finish();
-    Some(Shutdown { drain_timeout: drain_timeout? })
+    Some(Shutdown { drain_timeout: drain_timeout?, stay_stopped: stay_stopped? })
 }
 
 /// The key `url`, see [`url_of`].

@@ -197,6 +197,8 @@ impl LogLevel {
 pub struct Shutdown {
     /// How long batches in flight may take to land after SIGTERM.
     pub drain_timeout: Duration,
+    /// How long metrics and readiness are served after the last topic has stopped for a person to decide.
+    pub stay_stopped: Duration,
 }
 
 /// One topic, its table, and the way between.

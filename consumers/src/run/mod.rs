@@ -121,6 +121,7 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
     let mut renewing: BTreeSet<usize> = BTreeSet::new();
     let mut going = config.topics.len();
     let mut leaving = false;
+    let mut to_decide = false;
     let mut outcome = Ok(());
     while going > 0 {
         let asked_to_leave = async {
@@ -185,11 +186,25 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
         let topic = &config.topics[at].label();
         gauge!(names::TOPIC_STOPPED, "topic" => topic.clone(), "reason" => stop.reason.code()).set(1.0);
         health[at].stopped(format!("topic {topic}: {stop}"));
+        to_decide |= stop.reason.waits_for_a_person();
         if going > 0 && !leaving {
             let (reason, error) = (stop.reason.code(), format!("{:#}", stop.error));
             tracing::error!(topic, reason, error, others = going, "the topic is stopped; the others go on");
         } else {
             outcome = Err(anyhow!("topic {topic} {stop}"));
+        }
+    }
+    if let (Err(error), true, false) = (&outcome, to_decide, leaving) {
+        let stay_s = config.shutdown.stay_stopped.as_secs();
+        tracing::error!(
+            error = format!("{error:#}"),
+            stay_s,
+            "no topic is left; metrics and readiness are served for a while"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(config.shutdown.stay_stopped) => {}
+            () = signals.next() => {}
+            () = board.asked_to_drain() => {}
         }
     }
     for (_, thread) in workers.into_values() {

@@ -34,6 +34,14 @@ impl StopReason {
     pub const ALL: [Self; 6] =
         [Self::Start, Self::PositionLost, Self::ShardsChanged, Self::DeadLetters, Self::TableAltered, Self::Failed];
 
+    /// Whether starting again is no help until somebody has decided something.
+    pub(super) const fn waits_for_a_person(self) -> bool {
+        match self {
+            Self::PositionLost | Self::ShardsChanged | Self::DeadLetters | Self::TableAltered => true,
+            Self::Start | Self::Failed => false,
+        }
+    }
+
     /// Value of the `reason` label.
     pub const fn code(self) -> &'static str {
         match self {

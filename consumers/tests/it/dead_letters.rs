@@ -195,6 +195,18 @@ async fn a_topic_that_turns_bad_stops_with_few_dead_letters_and_goes_on_once_the
     assert!(committed <= 500 + moved.len() as i64, "{committed}");
     assert!(rows.0 == rows.1 && rows.0 as i64 >= committed.min(500), "{rows:?} of {committed}");
 
+    // One that stays can be asked why, until a signal comes.
+    small.set("stay_stopped = \"0s\"", "stay_stopped = \"5m\"");
+    let mut running = small.run();
+    let why = format!("millrace_topic_stopped{{topic=\"{}\",reason=\"dead_letters\"}}", small.topic);
+    let deadline = Instant::now() + SOON;
+    while running.metric(&why).await != Some(1.0) {
+        assert!(Instant::now() < deadline, "{}", running.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(running.get("/readyz").await.contains("cannot be read"), "{}", running.get("/readyz").await);
+    assert_eq!(running.terminate().await.0.code(), Some(1), "{}", running.log());
+
     small.set("#max_share = 0.5", "max_share = 1.0");
     let mut running = small.run();
     until_committed(&small, 4_000, &running).await;

@@ -73,6 +73,8 @@ impl World {
         }
         let config = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/millrace.toml"))
             .unwrap()
+            // A stop is known by the end of the process.
+            .replace("#stay_stopped = \"5m\"", "stay_stopped = \"0s\"")
             .replace("localhost:9092", &stack.kafka)
             .replace("http://localhost:8081", &stack.registry)
             .replace("http://localhost:8123", &stack.clickhouse)

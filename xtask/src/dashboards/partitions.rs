@@ -112,7 +112,7 @@ pub(super) fn dashboard() -> Dashboard {
                             "timeouts",
                         ),
                     curves("Positions lost", "short", "Committed offsets that could not be used, within an hour.").of(
-                        "sum by (topic, cause) (increase(millrace_positions_lost_total{topic=~\"$topic\"}[1h]))",
+                        "sum by (topic, cause) (increase(millrace_positions_lost_total{topic=~\"$topic\"}[1h]) > 0 or (millrace_positions_lost_total{topic=~\"$topic\"} unless millrace_positions_lost_total{topic=~\"$topic\"} offset 1h) or 0 * millrace_positions_lost_total{topic=~\"$topic\"})",
                         "{{topic}} {{cause}}",
                     ),
                 ],

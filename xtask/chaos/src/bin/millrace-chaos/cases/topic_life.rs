@@ -133,6 +133,7 @@ impl First {
 /// A process that is not to go on without its position ends with an error that says so, and commits nothing.
 fn expect_stop(trial: &mut Trial, words: &str) {
     let (topic, config) = (trial.world.topic(), trial.world.config().with("[[topics]]", "on_lost_position", "stop"));
+    let config = config.with("[shutdown]", "stay_stopped", "0s");
     let before = trial.world.kafka.committed(&topic);
     let mut millrace = trial.start(&config);
     let ended = (0..300).find_map(|_| {
