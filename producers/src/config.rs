@@ -225,6 +225,20 @@ impl PublisherConfig {
         if self.max_in_flight_events == 0 {
             return refuse("`max_in_flight_events` is 0; nothing could ever be sent".into());
         }
+        if u64::from(self.max_in_flight_kib) * 1024 < u64::from(self.max_event_bytes) {
+            return refuse(format!(
+                "`max_in_flight_kib` is {}, which is less than one event of `max_event_bytes` ({}); it could never be sent",
+                self.max_in_flight_kib, self.max_event_bytes
+            ));
+        }
+        // The URL itself is left out: it may hold the secret.
+        if self.registry.url.contains('@') {
+            return refuse(
+                "`registry.url` holds a user or password; URLs end up in logs and errors: use `registry.username` and \
+                 `registry.password`"
+                    .into(),
+            );
+        }
         if !(0.0..=1.0).contains(&self.trace_ratio) {
             return refuse(format!("`trace_ratio` is {}; expected a share from 0 to 1", self.trace_ratio));
         }

@@ -99,6 +99,7 @@ impl Cause {
             ) => Self::Fatal,
             Some(Code::PurgeQueue | Code::PurgeInflight) => Self::Closed,
             Some(code) => Self::Other(code),
+            None if matches!(error, KafkaError::Canceled) => Self::Closed,
             None => Self::Other(Code::Unknown),
         }
     }

@@ -263,6 +263,9 @@ impl<E: Event> EventPublisher<E> {
         let session = &*self.shared.session;
         loop {
             let report_seen = session.report_seen.notified();
+            if session.room.is_closed() {
+                return Err(KafkaError::Canceled);
+            }
             session.crowded.store(true, Ordering::Relaxed);
             slot = match self.hand_over(key, value, trace, slot) {
                 Err((error, slot)) if queue_full(&error) => slot,

@@ -93,6 +93,10 @@ impl Sasl {
 
     fn check(&self) -> Result<(), String> {
         match (self.mechanism.as_str(), &self.oauth) {
+            ("OAUTHBEARER", Some(oauth)) if oauth.token_url.contains('@') => {
+                Err("`security.sasl.oauth.token_url` holds a user or password; URLs end up in logs and errors"
+                    .to_owned())
+            }
             ("OAUTHBEARER", Some(oauth)) => oauth.tls.read("security.sasl.oauth.tls").map(drop),
             ("OAUTHBEARER", None) => Err("`security.sasl.oauth` is missing: OAUTHBEARER needs an issuer".to_owned()),
             (mechanism, Some(_)) => Err(format!("`security.sasl.oauth` is not used with {mechanism}")),
