@@ -1,22 +1,14 @@
 //! `cargo xtask bench`: builds the programs, brings a stack of its own up, and has `millrace-bench scenario` measure.
 
-use std::{
-    process::{Child, Command, ExitCode, ExitStatus},
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, Result};
 
 use crate::{
     cargo,
     interrupt::Interrupt,
     stack::{DataDir, Options, Stack, clone_root},
 };
-
-/// How long the runner may take to end all that it started.
-const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Measure speed, cost, freshness and memory on real parts
 #[derive(clap::Args)]
@@ -73,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(runs) = args.runs {
         command.args(["--runs", &runs.to_string()]);
     }
-    let status = wait(command.spawn().context("start millrace-bench")?, &interrupt)?;
+    let status = interrupt.run(&mut command).context("run millrace-bench")?;
     if args.keep {
         eprintln!("left running: {}", stack.path().display());
         stack.keep();
@@ -85,25 +77,4 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         stack.stop()?;
     }
     cargo::exit_code(status)
-}
-
-/// Waits for the runner; when we are to stop, so is it, and it ends what it started.
-fn wait(mut runner: Child, interrupt: &Interrupt) -> Result<ExitStatus> {
-    let mut told: Option<Instant> = None;
-    loop {
-        if let Some(status) = runner.try_wait().context("wait for millrace-bench")? {
-            return Ok(status);
-        }
-        match told {
-            None if interrupt.requested() => {
-                kill_process(Pid::from_child(&runner), Signal::TERM).context("ask millrace-bench to end")?;
-                told = Some(Instant::now());
-            }
-            Some(since) if since.elapsed() > ENDS_WITHIN => {
-                runner.kill().context("kill millrace-bench")?;
-                bail!("millrace-bench did not end within {ENDS_WITHIN:?} of SIGTERM");
-            }
-            _ => thread::sleep(Duration::from_millis(100)),
-        }
-    }
 }

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         command.args(["--without", guard]);
     }
     command.args(args.json.then_some("--json")).args(args.no_controls.then_some("--no-controls"));
-    let status = command.status().context("start millrace-chaos")?;
+    let status = interrupt.run(&mut command).context("run millrace-chaos")?;
     if args.keep {
         eprintln!("left running: {}", stack.path().display());
         stack.keep();

@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     say("unit, property, golden and documentation tests");
     let mut unit = cargo::command()?;
     unit.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
-    let mut all_well = counted(unit, &mut counts)?;
+    let mut all_well = counted(unit, &mut counts, &interrupt)?;
     interrupt.check()?;
     say("alert rules, by promtool");
     let (passed, failed) = alerts::check(args.install_missing || cargo::in_ci())?;
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         })?;
         for suite in &ON_REAL_PARTS {
             say(suite.what);
-            all_well &= suite.run(&stack.path(), &mut counts)?;
+            all_well &= suite.run(&stack.path(), &mut counts, &interrupt)?;
             interrupt.check()?;
         }
         say("the page of the admin port, in a real browser");
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             measured: false,
             interrupt: interrupt.clone(),
         })?;
-        all_well &= cases(&programs, &[&stack, &second], &mut counts)?;
+        all_well &= cases(&programs, &[&stack, &second], &mut counts, &interrupt)?;
         second.stop()?;
         if args.keep {
             println!("left running: {}", stack.path().display());
@@ -178,20 +178,21 @@ fn check(what: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(
 }
 
 impl Suite {
-    fn run(&self, stack: &Path, counts: &mut Counts) -> Result<bool> {
+    fn run(&self, stack: &Path, counts: &mut Counts, interrupt: &Interrupt) -> Result<bool> {
         let mut command = cargo::command()?;
         // Of the whole workspace, as the unit tests: another choice of packages has other features, and is compiled anew.
         command.args(["test", "--release", "--locked", "--workspace", "--no-fail-fast", "--test", self.target]);
         command.arg("--").args(self.arguments).env("MILLRACE_STACK", stack);
         command.env("MILLRACE_XTASK", chaos::program_for_others()?);
-        counted(command, counts)
+        counted(command, counts, interrupt)
     }
 }
 
 /// Runs tests, shows what they print as it comes, and counts them by their closing lines.
-fn counted(mut command: Command, counts: &mut Counts) -> Result<bool> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start cargo")?;
-    let output = child.stdout.take().context("read what cargo prints")?;
+fn counted(mut command: Command, counts: &mut Counts, interrupt: &Interrupt) -> Result<bool> {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut tests = interrupt.spawn(command).context("start cargo")?;
+    let output = tests.child.stdout.take().context("read what cargo prints")?;
     for line in BufReader::new(output).lines() {
         let line = line.context("read what cargo prints")?;
         println!("{line}");
@@ -201,22 +202,23 @@ fn counted(mut command: Command, counts: &mut Counts) -> Result<bool> {
             counts.ignored += found.ignored;
         }
     }
-    Ok(child.wait().context("wait for cargo")?.success())
+    Ok(tests.wait().context("wait for cargo")?.success())
 }
 
 /// Runs the fault matrix, an equal share on each stack, and counts its cases. A negative control is a case that has to fail;
 /// it is counted with the exit status of its share only, since it may take several cases to find one that rests on its guard.
-fn cases(programs: &Programs, stacks: &[&Stack], counts: &mut Counts) -> Result<bool> {
+fn cases(programs: &Programs, stacks: &[&Stack], counts: &mut Counts, interrupt: &Interrupt) -> Result<bool> {
     let mut shares = Vec::new();
     for (at, stack) in stacks.iter().enumerate() {
         let mut command = chaos::command(programs, stack)?;
         command.args(["--json", "--shard", &format!("{}/{}", at + 1, stacks.len())]);
-        shares.push(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("start millrace-chaos")?);
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        shares.push(interrupt.spawn(command).context("start millrace-chaos")?);
     }
     let mut all_well = true;
     for mut share in shares {
         // What the others print meanwhile waits for its turn: it is a line for each case.
-        let output = share.stdout.take().context("read what millrace-chaos prints")?;
+        let output = share.child.stdout.take().context("read what millrace-chaos prints")?;
         for line in BufReader::new(output).lines() {
             let row: CaseRow = serde_json::from_str(&line.context("read what millrace-chaos prints")?)
                 .context("read a row of millrace-chaos")?;

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         commit != git(&["rev-parse", "HEAD"])?,
         "{commit} is this very version; name an earlier one with --from REV (a tag, a branch, a commit)"
     );
-    let previous = build_previous(&commit)?;
+    let previous = build_previous(&commit, &interrupt)?;
     interrupt.check()?;
     let programs = cargo::build(&["millrace", "millrace-bench", "millrace-chaos"])?;
     let stack = Stack::up(&Options {
@@ -56,14 +56,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         fresh: true,
         install_missing: args.install_missing || cargo::in_ci(),
         measured: false,
-        interrupt,
+        interrupt: interrupt.clone(),
     })?;
     let mut command = chaos::command(&programs, &stack)?;
     command.args(["--case", "upgrade"]).args(args.json.then_some("--json")).env("MILLRACE_PREVIOUS", previous);
     if let Some(seed) = args.seed {
         command.args(["--seed", &seed.to_string()]);
     }
-    let status = command.status().context("start millrace-chaos")?;
+    let status = interrupt.run(&mut command).context("run millrace-chaos")?;
     if args.keep {
         eprintln!("left running: {}", stack.path().display());
         stack.keep();
@@ -82,7 +82,7 @@ fn commit(revision: &str) -> Result<String> {
 
 /// Builds `millrace` of a commit, or takes the one that was built before. It shares this clone's folder of built crates; its
 /// program is set aside, and this version's takes its place there with the next build.
-fn build_previous(commit: &str) -> Result<PathBuf> {
+fn build_previous(commit: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     let target = clone_root()?.join("target");
     let folder = target.join("upgrade").join(commit);
     let program = folder.join("millrace");
@@ -108,7 +108,7 @@ fn build_previous(commit: &str) -> Result<PathBuf> {
     build.env("MILLRACE_COMMIT", commit);
     // That of this clone would have cargo find its packages here.
     build.env_remove("CARGO_MANIFEST_DIR");
-    let status = build.status().context("start cargo")?;
+    let status = interrupt.run(&mut build).context("start cargo")?;
     if !status.success() {
         bail!("cargo build of {commit} failed: {status}");
     }

@@ -357,9 +357,7 @@ fn next_commands(kept: bool) {
     println!("  cargo xtask demo --backlog                   how fast a full topic drains");
     println!("  cargo xtask demo --topics orders,payments    a second topic, by configuration only");
     println!("  cargo xtask demo --observe --stay            dashboards and alerts, on a real Prometheus");
-    println!(
-        "  cargo run --release -p millrace-consumers -- config > millrace.toml   a commented configuration to start from"
-    );
+    println!("  cargo run --release --bin millrace -- config   a commented configuration to start from");
 }
 
 fn relative(dir: &Path) -> String {

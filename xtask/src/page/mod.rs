@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot watch for Ctrl-C")?;
     let install_missing = args.install_missing || cargo::in_ci();
     tools::require_for_page(install_missing)?;
-    let programs = cargo::build(&["millrace-consumers", "millrace-bench"])?;
+    let programs = cargo::build(&["millrace", "millrace-bench"])?;
     let stack = Stack::up(&Options {
         dir: DataDir::path_in_clone(Some("page"))?,
         fresh: true,
