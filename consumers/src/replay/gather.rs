@@ -117,7 +117,7 @@ impl Gather {
     /// The registry or ClickHouse fails; told to stop.
     pub(super) fn offer(&mut self, records: &[Record<'_>], known: &Ids) -> Result<()> {
         self.learn(records)?;
-        let decoded = self.pipeline.only_decode(records);
+        let decoded = self.pipeline.decoder().decode(records).decoded;
         for (at, rejection) in &decoded.rejected {
             self.tally.unreadable(place(&records[*at as usize]), rejection);
         }
