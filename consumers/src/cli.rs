@@ -113,7 +113,7 @@ enum Command {
 /// What is audited; default: every topic, from its oldest offset to the committed one.
 #[derive(Args)]
 struct AuditScope {
-    /// Only this topic
+    /// Only this topic, into whichever tables its events go
     #[arg(long, value_name = "NAME")]
     topic: Option<String>,
     /// Only this Kafka partition; with several topics in the configuration --topic is needed too
@@ -231,13 +231,10 @@ fn check(path: &Path, offline: bool, json: bool, timeout: Duration) -> Result<()
 
 fn audit(path: &Path, topic: Option<&str>, options: Options, json: bool) -> Result<(), Failure> {
     let config = Config::load(path)?;
-    let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
-    let topics: Vec<&Topic> = match topic {
-        Some(topic) => vec![topic_named(&config, topic, path)?],
-        None => config.topics.iter().collect(),
-    };
+    let topics = sections(&config, topic, path)?;
     let Wanted { partition, from, to } = options.wanted;
-    if partition.is_some() && topics.len() > 1 {
+    let names = names(&topics);
+    if partition.is_some() && names.len() > 1 {
         return Err(Failure::Usage(format!(
             "--partition: of which topic? Name one with --topic: {}",
             names.join(", ")
@@ -266,14 +263,51 @@ fn password_in(file: &Path) -> Result<Secret> {
     Ok(Secret::new(text.trim_end_matches(['\n', '\r'])))
 }
 
-/// The topic of this name in the configuration.
-fn topic_named<'a>(config: &'a Config, name: &str, path: &Path) -> Result<&'a Topic, Failure> {
-    config.topics.iter().find(|topic| topic.spec.topic == name).ok_or_else(|| {
-        let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
-        let hint = config::did_you_mean(name, names.iter().copied());
-        let (path, known) = (path.display(), names.join(", "));
-        Failure::Usage(format!("--topic: {name} is not in {path}, which has {known}{hint}"))
-    })
+/// The sections of the topic of this name, or all.
+fn sections<'c>(config: &'c Config, topic: Option<&str>, path: &Path) -> Result<Vec<&'c Topic>, Failure> {
+    let all: Vec<&Topic> = config.topics.iter().collect();
+    let Some(name) = topic else { return Ok(all) };
+    let known = names(&all);
+    if !known.contains(&name) {
+        let hint = config::did_you_mean(name, known.iter().copied());
+        let (path, known) = (path.display(), known.join(", "));
+        return Err(Failure::Usage(format!("--topic: {name} is not in {path}, which has {known}{hint}")));
+    }
+    Ok(all.into_iter().filter(|section| section.spec.topic == name).collect())
+}
+
+/// The one section of this topic that writes this table, as far as either is named.
+fn section<'c>(
+    config: &'c Config,
+    topic: Option<&str>,
+    table: Option<&str>,
+    path: &Path,
+) -> Result<&'c Topic, Failure> {
+    let of_topic = sections(config, topic, path)?;
+    let told = |sections: &[&Topic]| {
+        let each = sections.iter().map(|section| format!("{} into {}", section.spec.topic, section.table));
+        each.collect::<Vec<String>>().join(", ")
+    };
+    let meant: Vec<&Topic> =
+        of_topic.iter().copied().filter(|section| table.is_none_or(|table| table == section.table)).collect();
+    match (&meant[..], table) {
+        ([section], _) => Ok(section),
+        ([], Some(table)) => {
+            Err(Failure::Usage(format!("--table: no section writes {table}; there are {}", told(&of_topic))))
+        }
+        _ => Err(Failure::Usage(format!("of which topic? Name one with --topic and --table: {}", told(&meant)))),
+    }
+}
+
+/// The topics of sections, each once.
+fn names<'c>(sections: &[&'c Topic]) -> Vec<&'c str> {
+    let mut names = Vec::new();
+    for section in sections {
+        if !names.contains(&section.spec.topic.as_str()) {
+            names.push(section.spec.topic.as_str());
+        }
+    }
+    names
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

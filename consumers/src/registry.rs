@@ -6,7 +6,7 @@ mod references;
 use std::{collections::HashSet, error::Error, ops::RangeInclusive, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
-use millrace_pipeline::spec::RouteSpec;
+use millrace_pipeline::{record::Record, route::RoutedDecoder, spec::RouteSpec, wire};
 use schema_registry_converter::{
     async_impl::schema_registry::{SrSettings, get_referenced_schema, get_schema_by_id, get_schema_by_subject},
     error::SRCError,
@@ -132,6 +132,27 @@ impl Registry {
             Err(error) if is_not_found(&error) => Ok(Answer::Absent),
             Err(error) => Err(error).with_context(|| format!("ask the registry for schema id {id}")),
         }
+    }
+
+    /// Gives a decoder the schemas of records that it does not know yet: for commands, which wait for each answer.
+    ///
+    /// # Errors
+    /// As [`Registry::by_id`].
+    pub async fn teach(&self, decoder: &mut RoutedDecoder, records: &[Record<'_>]) -> Result<()> {
+        for record in records {
+            let Ok((id, _)) = wire::split(record.value) else { continue };
+            if decoder.knows(id) {
+                continue;
+            }
+            let answer = self.by_id(id).await;
+            let answer =
+                answer.with_context(|| format!("read partition {}, offset {}", record.partition, record.offset))?;
+            match answer {
+                Answer::Schema(schema) => decoder.learn(id, &schema),
+                Answer::Absent => decoder.learn_absent(id),
+            }
+        }
+        Ok(())
     }
 
     /// The latest schema of a topic's values, subject `<topic>-value`.

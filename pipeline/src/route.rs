@@ -4,9 +4,12 @@
 //! at the top of its schema. Each section of a topic reads all of it and passes over what is another's, so what is shared
 //! between tables is Kafka's log and nothing else: offsets, claims, ids and tokens are each table's own.
 
+mod decoder;
+
 use hashbrown::HashMap;
 use serde_json::Value;
 
+pub use self::decoder::{Routed, RoutedDecoder};
 use crate::{
     reason::{Reason, Rejection},
     spec::{Others, RouteSpec},
@@ -15,14 +18,14 @@ use crate::{
 
 /// Tells records apart by their type.
 #[derive(Debug)]
-pub struct Router {
+struct Router {
     spec: RouteSpec,
     writers: HashMap<u32, Writer>,
 }
 
 /// What a record is to this section.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Way {
+enum Way {
     /// To be read.
     Own,
     /// Another section's, or nobody's.
@@ -49,13 +52,13 @@ enum Type {
 
 impl Router {
     /// One that knows no schema yet.
-    pub fn new(spec: RouteSpec) -> Self {
+    fn new(spec: RouteSpec) -> Self {
         Self { spec, writers: HashMap::new() }
     }
 
     /// Takes the writer's schema of an id; `true` if records of it may be this section's own, so that the decoder has to
     /// know it as well.
-    pub fn learn(&mut self, schema_id: u32, writer_schema: &str) -> bool {
+    fn learn(&mut self, schema_id: u32, writer_schema: &str) -> bool {
         let writer = match serde_json::from_str(writer_schema) {
             Ok(Value::Array(branches)) => {
                 Writer::Union(branches.iter().map(|branch| self.type_of(branch_name(branch))).collect())
@@ -75,12 +78,12 @@ impl Router {
     }
 
     /// Whether records of this id can be told apart.
-    pub fn knows(&self, schema_id: u32) -> bool {
+    fn knows(&self, schema_id: u32) -> bool {
         self.writers.contains_key(&schema_id)
     }
 
     /// What the record with this value is.
-    pub fn way(&self, value: Option<&[u8]>) -> Way {
+    fn way(&self, value: Option<&[u8]>) -> Way {
         // What has no type has to be somebody's: that of the section which sees to all others.
         let nobodys = if self.spec.others == Others::Elsewhere { Way::PassedOver } else { Way::Own };
         let Ok((id, datum)) = wire::split(value) else { return nobodys };

@@ -14,16 +14,16 @@ use arrow_schema::{DataType, Schema};
 use crate::{
     assignment::{Assignment, Attempt},
     batch::{Batcher, Progress},
-    decode::{DecodeLimits, Decoded, Decoder, ReaderSchemaError},
+    decode::{DecodeLimits, ReaderSchemaError},
     dedup::{Millis, PartitionIndex},
     enrich::{Lookup, LookupError},
     field::{Extract, NoSuchField},
     offsets::OffsetTracker,
     project::{Projector, reference_fields},
     reason::Reason,
-    record::{DeadLetter, Record},
+    record::DeadLetter,
     reference::{ReferenceError, ReferenceTable},
-    route::Router,
+    route::RoutedDecoder,
     spec::TopicSpec,
 };
 
@@ -38,10 +38,8 @@ const MIN_GENERATION_IDS: usize = 1 << 16;
 #[derive(Debug)]
 pub struct TopicPipeline {
     spec: TopicSpec,
-    /// Where the topic carries several types of event.
-    router: Option<Router>,
     /// Decodes the events; its schemas come from the registry by way of the shell.
-    decoder: Decoder,
+    decoder: RoutedDecoder,
     id: Extract,
     lookups: Vec<Lookup>,
     projector: Projector,
@@ -149,7 +147,7 @@ impl TopicPipeline {
         reference_schemas: &[arrow_schema::SchemaRef],
         limits: DecodeLimits,
     ) -> Result<Self, BuildError> {
-        let decoder = Decoder::new(reader_schema, limits)?;
+        let decoder = RoutedDecoder::new(reader_schema, spec.route.clone(), limits)?;
         let columns: &Schema = decoder.columns();
         let id = Extract::resolve(&spec.id, columns)?;
         if id.data_type() != &DataType::FixedSizeBinary(16) {
@@ -167,7 +165,6 @@ impl TopicPipeline {
         let projector = Projector::new(&spec.columns, columns, &lookups)?;
         let lane = Lane { waiting: None, batcher: Batcher::new(spec.batch, projector.schema().clone()) };
         Ok(Self {
-            router: spec.route.clone().map(Router::new),
             spec,
             decoder,
             id,
@@ -196,24 +193,22 @@ impl TopicPipeline {
         self.decoder.columns()
     }
 
-    /// Decodes records and does nothing else with them, as [`Decoder::decode`].
-    pub fn only_decode(&mut self, records: &[Record<'_>]) -> Decoded {
-        self.decoder.decode(records)
+    /// What decodes the events, for those who look at records before they process them.
+    pub fn decoder(&mut self) -> &mut RoutedDecoder {
+        &mut self.decoder
     }
 
     /// Whether records of this writer-schema id can be processed.
     pub fn knows(&self, schema_id: u32) -> bool {
-        self.decoder.knows(schema_id) || self.router.as_ref().is_some_and(|router| router.knows(schema_id))
+        self.decoder.knows(schema_id)
     }
 
-    /// Takes the writer's schema of an id, as [`Decoder::learn`].
+    /// Takes the writer's schema of an id, as [`RoutedDecoder::learn`].
     pub fn learn(&mut self, schema_id: u32, writer_schema: &str) {
-        if self.router.as_mut().is_none_or(|router| router.learn(schema_id, writer_schema)) {
-            self.decoder.learn(schema_id, writer_schema);
-        }
+        self.decoder.learn(schema_id, writer_schema);
     }
 
-    /// Notes that the registry has no schema of this id, as [`Decoder::learn_absent`].
+    /// Notes that the registry has no schema of this id, as [`RoutedDecoder::learn_absent`].
     pub fn learn_absent(&mut self, schema_id: u32) {
         self.decoder.learn_absent(schema_id);
     }

@@ -90,10 +90,6 @@ struct Ended {
 impl Replays {
     /// Begins one.
     pub(super) fn start(&self, config: &Arc<Config>, topic: &Topic, wanted: Wanted) -> Result<Value, Problem> {
-        if topic.spec.route.is_some() {
-            let detail = "the topic carries several types of event; only topics of one type can be replayed";
-            return Err(Problem::new(StatusCode::CONFLICT, "not_replayable", detail));
-        }
         let (filter, options) = understood(&wanted)?;
         let mut replays = self.lock();
         if replays.get(&topic.label()).is_some_and(|replay| replay.runs()) {

@@ -23,7 +23,7 @@ pub enum Kind {
     Doubled,
     /// One id in two Kafka partitions.
     InTwoPartitions,
-    /// A row of coordinates at which Kafka has another event, or none.
+    /// A row of coordinates at which Kafka has another record, or none.
     RowsUnexplained,
     /// Rows of one id, of different records of one partition, further apart than the window.
     BeyondWindow,

@@ -132,6 +132,8 @@ pub(super) struct Ledger {
     pub marks: Marks,
     /// What was found.
     pub findings: Findings,
+    /// Records of the ranges that are none of this section's.
+    pub passed_over: u64,
     totals: BTreeMap<i32, Totals>,
     window_ms: i64,
 }
@@ -150,7 +152,12 @@ impl Ledger {
             );
         }
         let totals = ranges.iter().map(|range| (range.partition, Totals::default())).collect();
-        Self { marks: Marks::new(ranges), findings, totals, window_ms }
+        Self { marks: Marks::new(ranges), findings, passed_over: 0, totals, window_ms }
+    }
+
+    /// A record that is none of this section's, however often it is read.
+    pub(super) fn passed_over(&mut self, place: Place) {
+        self.passed_over += u64::from(self.marks.set(place, Mark::Present));
     }
 
     /// A row that streams past the bucket to which its id belongs.
@@ -185,7 +192,7 @@ impl Ledger {
         } else if self.marks.may_be_deleted(place) {
             return;
         } else if self.marks.has(place, Mark::Present) {
-            "Kafka has another event at this offset"
+            "Kafka has another record at this offset"
         } else {
             "Kafka has no record at this offset"
         };

@@ -98,7 +98,7 @@ pub async fn audit(config: &Config, topics: &[&Topic], options: Options) -> Resu
             let mut reports = Vec::new();
             for topic in &topics {
                 let audited = audit_topic(&config, topic, options, &progress, &stop).await;
-                reports.push(audited.with_context(|| format!("topic {}", topic.spec.topic))?);
+                reports.push(audited.with_context(|| format!("topic {}", topic.label()))?);
             }
             Ok(Report { topics: reports })
         }
@@ -124,13 +124,11 @@ async fn audit_topic(
     stop: &Arc<AtomicBool>,
 ) -> Result<TopicReport> {
     let began = Instant::now();
-    let name = &topic.spec.topic;
-    // It would take the records of other sections for lost ones.
-    ensure!(topic.spec.route.is_none(), "it carries several types of event, and audit compares whole topics only");
+    let name = &topic.label();
     progress.begin(format!("{name}: asking where it stands"), None);
     let mut records = Records::open(config, topic).await?;
     let table = Table::open(&config.clickhouse, topic, options.timeout).await?;
-    let reader = Reader::new(&config.kafka, "audit", options.timeout, Arc::clone(stop))?;
+    let reader = Reader::new(&topic.kafka(&config.kafka), "audit", options.timeout, Arc::clone(stop))?;
     let mut notes = Vec::new();
     if !table.is_gentle() {
         notes.push(format!(
@@ -150,7 +148,8 @@ async fn audit_topic(
     let mut dead_letters_repeated = 0;
     if offsets > 0 {
         progress.begin(format!("{name}: dead letters of {}", topic.dead_letter_topic), None);
-        dead_letters_repeated = block_in_place(|| dead_letters(&reader, topic, &mut ledger, progress, &mut notes))?;
+        dead_letters_repeated =
+            block_in_place(|| dead_letters(&reader, topic, &mut records, &mut ledger, progress, &mut notes))?;
         let extent = table.extent(&ranges).await?;
         let mut deleted = 0;
         for pass in 0..passes {
@@ -162,7 +161,7 @@ async fn audit_topic(
             deleted += block_in_place(|| {
                 records.read(&reader, &ranges, (pass, passes), &mut ledger, &mut bucket, progress)?;
                 bucket.close();
-                deleted_meanwhile(&reader, name, &ranges, &mut ledger)
+                deleted_meanwhile(&reader, &topic.spec.topic, &ranges, &mut ledger)
             })?;
 
             progress.begin(format!("{name}{of}: rows"), None);
@@ -175,6 +174,7 @@ async fn audit_topic(
                 "Kafka's retention deleted {deleted} offsets while they were read: they count as far as they were seen"
             ));
         }
+        notes.extend(note_of_passed_over(ledger.passed_over));
     }
     let (totals, findings) = ledger.finish();
     let partitions = ranges.into_iter().map(|range| {
@@ -182,7 +182,8 @@ async fn audit_topic(
         PartitionReport { range, totals }
     });
     Ok(TopicReport {
-        topic: name.clone(),
+        topic: topic.spec.topic.clone(),
+        label: topic.label(),
         table: format!("{}.{}", config.clickhouse.database, topic.table),
         dead_letter_topic: topic.dead_letter_topic.clone(),
         partitions: partitions.collect(),
@@ -192,6 +193,12 @@ async fn audit_topic(
         passes,
         took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     })
+}
+
+/// What a person should know of records that a section passes over, if there were any.
+pub(crate) fn note_of_passed_over(records: u64) -> Option<String> {
+    let note = || format!("{records} records are for other sections of the topic, or ignored, and were passed over");
+    (records > 0).then(note)
 }
 
 /// What must be settled, for each partition wanted.
@@ -238,6 +245,7 @@ fn passes(offsets: u64, max_memory: u64) -> Result<u64> {
 fn dead_letters(
     reader: &Reader,
     topic: &Topic,
+    records: &mut Records,
     ledger: &mut Ledger,
     progress: &Progress,
     notes: &mut Vec<String>,
@@ -256,7 +264,7 @@ fn dead_letters(
     let mut repeated = 0;
     reader.read(letters, &whole, |messages| {
         progress.add(messages.len() as u64);
-        for place in messages.iter().filter_map(|message| kafka::source(message, &topic.spec.topic)) {
+        for place in records.sources(messages)? {
             if ledger.marks.contains(place) && !ledger.marks.set(place, Mark::Dead) {
                 repeated += 1;
             }

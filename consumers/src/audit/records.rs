@@ -1,14 +1,18 @@
 //! The events of a topic, judged by the pipeline's own decoder: what it cannot read is for the dead letters.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use arrow_array::{FixedSizeBinaryArray, cast::AsArray};
 use arrow_schema::DataType;
-use millrace_pipeline::{decode::Decoder, field::Extract, record::Record, wire};
+use millrace_pipeline::{
+    field::Extract,
+    record::Record,
+    route::{Routed, RoutedDecoder},
+};
 use rdkafka::message::BorrowedMessage;
 use tokio::runtime::Handle;
 
 use super::{
-    kafka::Reader,
+    kafka::{Reader, source},
     ledger::{Bucket, Ledger, bucket_of},
     marks::{Mark, Place},
     progress::Progress,
@@ -17,14 +21,16 @@ use super::{
 use crate::{
     config::{Config, Topic},
     kafka::reference::record,
-    registry::{Answer, Registry},
+    registry::Registry,
 };
 
-/// Decodes the events of one topic.
+/// Decodes the events of one topic, or of one section of it.
 pub(super) struct Records {
     topic: String,
+    /// Whether other sections share the topic.
+    is_section: bool,
     registry: Registry,
-    decoder: Decoder,
+    decoder: RoutedDecoder,
     id: Extract,
 }
 
@@ -36,7 +42,7 @@ impl Records {
     pub(super) async fn open(config: &Config, topic: &Topic) -> Result<Self> {
         let registry = Registry::new(&config.registry)?.patient(&config.retry);
         let schema = registry.to_read_with(topic).await?;
-        let decoder = Decoder::new(&schema, topic.limits)?;
+        let decoder = RoutedDecoder::new(&schema, topic.spec.route.clone(), topic.limits)?;
         let id = Extract::resolve(&topic.spec.id, decoder.columns())?;
         ensure!(
             id.data_type() == &DataType::FixedSizeBinary(16),
@@ -44,7 +50,8 @@ impl Records {
             topic.spec.id,
             id.data_type()
         );
-        Ok(Self { topic: topic.spec.topic.clone(), registry, decoder, id })
+        let (name, is_section) = (topic.spec.topic.clone(), topic.spec.route.is_some());
+        Ok(Self { topic: name, is_section, registry, decoder, id })
     }
 
     /// Reads the ranges, and puts the events of one bucket of several into `bucket`. Blocks.
@@ -63,9 +70,9 @@ impl Records {
         let wanted: Vec<(i32, i64, i64)> = ranges.iter().map(|range| (range.partition, range.from, range.to)).collect();
         let topic = self.topic.clone();
         reader.read(&topic, &wanted, |messages| {
-            self.learn(messages)?;
             let records: Vec<Record<'_>> = messages.iter().map(record).collect();
-            let decoded = self.decoder.decode(&records);
+            self.learn(&records)?;
+            let Routed { decoded, passed_over } = self.decoder.decode(&records);
             let ids = self.id.from(&decoded.rows)?;
             let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
             for (row, at) in decoded.origin.iter().enumerate() {
@@ -83,28 +90,32 @@ impl Records {
                 ledger.marks.set(place, Mark::Present);
                 ledger.marks.set(place, Mark::Unreadable);
             }
+            for at in passed_over {
+                ledger.passed_over(place(&records[at as usize]));
+            }
             progress.add(messages.len() as u64);
             Ok(())
         })
     }
 
-    /// Asks the registry for the schemas that are not known yet.
-    fn learn(&mut self, messages: &[BorrowedMessage<'_>]) -> Result<()> {
-        for message in messages {
-            let record = record(message);
-            let Ok((id, _)) = wire::split(record.value) else { continue };
-            if self.decoder.knows(id) {
-                continue;
-            }
-            let answer = Handle::current().block_on(self.registry.by_id(id));
-            let answer =
-                answer.with_context(|| format!("read partition {}, offset {}", record.partition, record.offset))?;
-            match answer {
-                Answer::Schema(schema) => self.decoder.learn(id, &schema),
-                Answer::Absent => self.decoder.learn_absent(id),
-            }
+    /// Whence dead letters came, of those whose originals are the section's own. Blocks.
+    ///
+    /// # Errors
+    /// The registry falls silent or refuses.
+    pub(super) fn sources(&mut self, letters: &[BorrowedMessage<'_>]) -> Result<Vec<Place>> {
+        let of_topic = |letter| Some((source(letter, &self.topic)?, record(letter)));
+        let originals: Vec<(Place, Record<'_>)> = letters.iter().filter_map(of_topic).collect();
+        if self.is_section {
+            let records: Vec<Record<'_>> = originals.iter().map(|(_, record)| *record).collect();
+            self.learn(&records)?;
         }
-        Ok(())
+        let own = originals.into_iter().filter(|(_, record)| !self.decoder.passes_over(record.value));
+        Ok(own.map(|(place, _)| place).collect())
+    }
+
+    /// Asks the registry for the schemas that are not known yet.
+    fn learn(&mut self, records: &[Record<'_>]) -> Result<()> {
+        Handle::current().block_on(self.registry.teach(&mut self.decoder, records))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Report {
 pub struct TopicReport {
     /// Kafka topic.
     pub topic: String,
+    /// What text calls it: the topic, and the table where several sections share it.
+    pub label: String,
     /// ClickHouse table.
     pub table: String,
     /// Topic of its dead letters.
@@ -131,7 +133,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for TopicReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.topic;
+        let name = &self.label;
         for PartitionReport { range, totals } in &self.partitions {
             let Totals { records, rows, duplicates, dead_letters, lost } = totals;
             let mark = if *lost > 0 { '✗' } else { '✓' };
@@ -148,7 +150,7 @@ impl fmt::Display for TopicReport {
             let mark = if kind.is_violation() { '✗' } else { '–' };
             writeln!(f, "{mark} {name} {}: {} {}", kind.name(), found.count, meaning(*kind))?;
             for sample in &found.samples {
-                writeln!(f, "    {}", line(name, sample))?;
+                writeln!(f, "    {}", line(&self.topic, sample))?;
             }
             let more = found.count.saturating_sub(found.samples.len() as u64);
             if more > 0 && *kind != Kind::DeletedUnread {
@@ -193,7 +195,7 @@ fn meaning(kind: Kind) -> &'static str {
             "ids are in two Kafka partitions, where each counts as new: give events of one id one key, and do not add partitions while events come again"
         }
         Kind::RowsUnexplained => {
-            "rows have coordinates at which Kafka has another event or none: the topic was recreated, or somebody else writes the table"
+            "rows have coordinates at which Kafka has another record or none: the topic was recreated, the section was for another type of event before, or somebody else writes the table"
         }
         Kind::BeyondWindow => {
             "ids came again after dedup.window and have another row, as documented: raise dedup.window if that is too many"

@@ -1,7 +1,7 @@
 //! Looks at Kafka: brokers, topics, what compaction is set to, and the consumer group. It joins no group.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -119,8 +119,8 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> Part {
     }
     let kafka = config.kafka.clone();
     let names: Vec<String> = wanted.iter().map(|wanted| wanted.name.to_owned()).collect();
-    let events: BTreeSet<String> = config.topics.iter().map(|topic| topic.spec.topic.clone()).collect();
-    let looked = tokio::task::spawn_blocking(move || look(&kafka, &names, &events, timeout)).await;
+    let groups = groups(config);
+    let looked = tokio::task::spawn_blocking(move || look(&kafka, &names, &groups, timeout)).await;
     let mut part = Part::new("kafka");
     match looked {
         Err(error) => part.bad(format!("the check itself failed: {error}")),
@@ -146,15 +146,26 @@ pub(super) async fn check(config: &Config, timeout: Duration) -> Part {
                     Err(problem) => part.bad(format!("topic {} ({}): {problem}", wanted.name, wanted.role)),
                 }
             }
-            match seen.group {
-                Ok(()) => part.good(format!("group {} may be used", config.kafka.group_id)),
-                Err(problem) => part.bad(problem),
+            for (group, answer) in seen.groups {
+                match answer {
+                    Ok(()) => part.good(format!("group {group} may be used")),
+                    Err(problem) => part.bad(format!("group {group}: {problem}")),
+                }
             }
             let compacted = exist.into_iter().filter(|wanted| wanted.compacted).collect::<Vec<_>>();
             compaction(&mut part, &config.kafka, &compacted, timeout).await;
         }
     }
     part
+}
+
+/// The groups as which topics are read, with these topics.
+fn groups(config: &Config) -> Groups {
+    let mut groups = Groups::new();
+    for topic in &config.topics {
+        groups.entry(topic.kafka(&config.kafka).group_id).or_default().insert(topic.spec.topic.clone());
+    }
+    groups
 }
 
 fn missing(wanted: &Wanted<'_>) -> String {
@@ -166,24 +177,21 @@ fn missing(wanted: &Wanted<'_>) -> String {
     )
 }
 
+type Groups = BTreeMap<String, BTreeSet<String>>;
+
 struct Seen {
     brokers: usize,
     partitions: Vec<Result<usize, String>>,
-    group: Result<(), String>,
+    groups: Vec<(String, Result<(), String>)>,
 }
 
-fn look(kafka: &Kafka, topics: &[String], events: &BTreeSet<String>, timeout: Duration) -> Result<Seen, String> {
+fn look(kafka: &Kafka, topics: &[String], groups: &Groups, timeout: Duration) -> Result<Seen, String> {
     if kafka.is_encrypted() {
         Material::read("kafka.tls", &kafka.tls.files).map_err(|error| format!("{error:#}"))?;
     }
     let reason = LastReason::of(kafka)?;
-    let consumer: BaseConsumer<LastReason> = client_config(kafka)
-        .set("group.id", &kafka.group_id)
-        .set("enable.auto.commit", "false")
-        .set_log_level(RDKafkaLogLevel::Info)
-        .create_with_context(reason.clone())
-        .map_err(|error| format!("librdkafka refuses the configuration: {error}"))?;
-    oauth::serve(&consumer, reason.tokens.as_ref());
+    let first = groups.keys().next().unwrap_or(&kafka.group_id);
+    let consumer = consumer_of(kafka, first, &reason)?;
     let until = Instant::now() + timeout;
     let mut refusals = 0;
     let metadata = loop {
@@ -232,16 +240,30 @@ fn look(kafka: &Kafka, topics: &[String], events: &BTreeSet<String>, timeout: Du
             }
         })
         .collect();
-    Ok(Seen { brokers: metadata.brokers().len(), partitions, group: group(&consumer, kafka, events, timeout) })
+    let ask = |(group, events): (&String, &BTreeSet<String>)| {
+        let answer = if group == first {
+            may_use(&consumer, events, timeout)
+        } else {
+            consumer_of(kafka, group, &reason).and_then(|consumer| may_use(&consumer, events, timeout))
+        };
+        (group.clone(), answer)
+    };
+    Ok(Seen { brokers: metadata.brokers().len(), partitions, groups: groups.iter().map(ask).collect() })
+}
+
+fn consumer_of(kafka: &Kafka, group: &str, reason: &LastReason) -> Result<BaseConsumer<LastReason>, String> {
+    let consumer: BaseConsumer<LastReason> = client_config(kafka)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set_log_level(RDKafkaLogLevel::Info)
+        .create_with_context(reason.clone())
+        .map_err(|error| format!("librdkafka refuses the configuration: {error}"))?;
+    oauth::serve(&consumer, reason.tokens.as_ref());
+    Ok(consumer)
 }
 
 /// Asks for committed offsets, which tells whether the group's coordinator answers and lets this user in.
-fn group(
-    consumer: &BaseConsumer<LastReason>,
-    kafka: &Kafka,
-    events: &BTreeSet<String>,
-    timeout: Duration,
-) -> Result<(), String> {
+fn may_use(consumer: &BaseConsumer<LastReason>, events: &BTreeSet<String>, timeout: Duration) -> Result<(), String> {
     let mut list = TopicPartitionList::new();
     for topic in events {
         list.add_partition(topic, 0);
@@ -249,11 +271,11 @@ fn group(
     match consumer.committed_offsets(list, timeout).map_err(|error| error.rdkafka_error_code()) {
         Ok(_) | Err(Some(RDKafkaErrorCode::UnknownTopicOrPartition)) => Ok(()),
         Err(Some(RDKafkaErrorCode::GroupAuthorizationFailed)) => {
-            Err(format!("group {}: this user may not use it; grant it READ on the group", kafka.group_id))
+            Err("this user may not use it; grant it READ on the group".to_owned())
         }
         Err(code) => {
             let code = code.map_or_else(|| "no reason given".to_owned(), |code| code.to_string());
-            Err(format!("group {}: its committed offsets cannot be read: {code}", kafka.group_id))
+            Err(format!("its committed offsets cannot be read: {code}"))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line of `millrace dead`.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -10,10 +11,10 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use millrace_pipeline::reason::Reason;
 
-use super::{ConfigFile, Failure, duration, print, replay::LetterReplay, runtime};
+use super::{ConfigFile, Failure, duration, print, replay::LetterReplay, runtime, section, sections};
 use crate::{
     bound::Bound,
-    config::{self, Config, Topic},
+    config::Config,
     dead::{DeadLetterReader, filter::Filter, letter::Place, list::List, show},
     time::now_ms,
 };
@@ -46,6 +47,9 @@ pub(super) enum DeadCommand {
         /// Its topic of events; needed if there are several
         #[arg(long, value_name = "NAME")]
         topic: Option<String>,
+        /// The section of the topic that writes this table, where several share a topic
+        #[arg(long, value_name = "NAME")]
+        table: Option<String>,
         /// Where it lies in the dead-letter topic
         #[arg(value_name = "PARTITION:OFFSET", value_parser = place)]
         place: (i32, i64),
@@ -103,8 +107,9 @@ impl DeadCommand {
             Self::List { config, topic, filter, limit, timeout, json } => {
                 list(&config.path, topic.as_deref(), &filter.filter(), limit, timeout, json)
             }
-            Self::Show { config, topic, place, source, timeout, json } => {
-                show(&config.path, topic.as_deref(), place, source, timeout, json)
+            Self::Show { config, topic, table, place, source, timeout, json } => {
+                let meant = (topic.as_deref(), table.as_deref());
+                show(&config.path, meant, place, source, timeout, json)
             }
             Self::Replay(letters) => letters.run(),
         }
@@ -120,8 +125,11 @@ fn list(
     json: bool,
 ) -> Result<(), Failure> {
     let config = Config::load(path)?;
-    let topics = topics(&config, topic, path)?;
-    let reader = reader(&config, timeout)?;
+    let mut topics = sections(&config, topic, path)?;
+    // Sections of one topic may share that of their dead letters.
+    let mut seen = BTreeSet::new();
+    topics.retain(|topic| seen.insert(&topic.dead_letter_topic));
+    let reader = reader(&config, timeout);
     let runtime = runtime()?;
     let progress = reader.progress();
     let telling = runtime.spawn(async move { progress.tell().await });
@@ -145,19 +153,15 @@ fn list(
 
 fn show(
     path: &Path,
-    topic: Option<&str>,
+    (topic, table): (Option<&str>, Option<&str>),
     (partition, offset): (i32, i64),
     source: bool,
     timeout: Duration,
     json: bool,
 ) -> Result<(), Failure> {
     let config = Config::load(path)?;
-    let topics = topics(&config, topic, path)?;
-    let [topic] = topics[..] else {
-        let names: Vec<&str> = topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
-        return Err(Failure::Usage(format!("of which topic? Name one with --topic: {}", names.join(", "))));
-    };
-    let letter = show::find(&reader(&config, timeout)?, topic, partition, offset, source)?;
+    let topic = section(&config, topic, table, path)?;
+    let letter = show::find(&reader(&config, timeout), topic, partition, offset, source)?;
     let name = if source { &topic.spec.topic } else { &topic.dead_letter_topic };
     let place = Place { topic: name.clone(), partition, offset };
     let runtime = runtime()?;
@@ -166,23 +170,9 @@ fn show(
     Ok(())
 }
 
-fn reader(config: &Config, timeout: Duration) -> anyhow::Result<DeadLetterReader> {
+fn reader(config: &Config, timeout: Duration) -> DeadLetterReader {
     // It writes nothing, so a signal may end it wherever it is.
     DeadLetterReader::new(config, timeout, Arc::new(AtomicBool::new(false)))
-}
-
-/// The topic of this name, or all.
-fn topics<'c>(config: &'c Config, name: Option<&str>, path: &Path) -> Result<Vec<&'c Topic>, Failure> {
-    let wanted = |topic: &&Topic| name.is_none_or(|name| name == topic.spec.topic);
-    let topics: Vec<&Topic> = config.topics.iter().filter(wanted).collect();
-    if topics.is_empty() {
-        let names: Vec<&str> = config.topics.iter().map(|topic| topic.spec.topic.as_str()).collect();
-        let name = name.unwrap_or_default();
-        let hint = config::did_you_mean(name, names.iter().copied());
-        let message = format!("--topic: {name} is not in {}, which has {}{hint}", path.display(), names.join(", "));
-        return Err(Failure::Usage(message));
-    }
-    Ok(topics)
 }
 
 fn reasons() -> PossibleValuesParser {

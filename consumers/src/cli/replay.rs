@@ -8,7 +8,7 @@ use millrace_pipeline::spec::BatchLimits;
 use super::{
     ConfigFile, Failure,
     dead::{FilterArguments, bound},
-    duration, print, runtime, topic_named,
+    duration, print, runtime, section,
 };
 use crate::{
     bound::Bound,
@@ -23,9 +23,8 @@ use crate::{
 pub(super) struct RangeReplay {
     #[command(flatten)]
     config: ConfigFile,
-    /// Topic of the events
-    #[arg(long, value_name = "NAME")]
-    topic: String,
+    #[command(flatten)]
+    events: Events,
     /// Only this Kafka partition
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
@@ -44,13 +43,23 @@ pub(super) struct RangeReplay {
 pub(super) struct LetterReplay {
     #[command(flatten)]
     config: ConfigFile,
-    /// Topic of the events
-    #[arg(long, value_name = "NAME")]
-    topic: String,
+    #[command(flatten)]
+    events: Events,
     #[command(flatten)]
     filter: FilterArguments,
     #[command(flatten)]
     how: How,
+}
+
+/// Which section of the configuration.
+#[derive(Args)]
+struct Events {
+    /// Topic of the events
+    #[arg(long, value_name = "NAME")]
+    topic: String,
+    /// The section of the topic that writes this table, where several share the topic
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
 }
 
 #[derive(Args)]
@@ -81,22 +90,22 @@ struct How {
 impl RangeReplay {
     /// Replays it.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { config, topic, partition, from, to, how } = self;
-        replay(&config.path, &topic, What::Records { partition, from, to }, how)
+        let Self { config, events, partition, from, to, how } = self;
+        replay(&config.path, &events, What::Records { partition, from, to }, how)
     }
 }
 
 impl LetterReplay {
     /// Replays them.
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Self { config, topic, filter, how } = self;
-        replay(&config.path, &topic, What::Letters(filter.filter()), how)
+        let Self { config, events, filter, how } = self;
+        replay(&config.path, &events, What::Letters(filter.filter()), how)
     }
 }
 
-fn replay(path: &Path, topic: &str, what: What, how: How) -> Result<(), Failure> {
+fn replay(path: &Path, events: &Events, what: What, how: How) -> Result<(), Failure> {
     let mut config = Config::load(path)?;
-    let topic = topic_named(&config, topic, path)?.clone();
+    let topic = section(&config, Some(&events.topic), events.table.as_deref(), path)?.clone();
     let (What::Records { from, to, .. } | What::Letters(Filter { from, to, .. })) = &what;
     let empty = match (from, to) {
         (Some(Bound::Offset(from)), Some(Bound::Offset(to))) | (Some(Bound::Time(from)), Some(Bound::Time(to))) => {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, duration, print, runtime, topic_named};
+use super::{ConfigFile, Failure, duration, print, runtime, section};
 use crate::{
     audit::{Place, progress::Progress},
-    config::{Config, Topic},
+    config::Config,
     trace_event::{Wanted, trace},
 };
 
@@ -41,7 +41,7 @@ pub(super) struct TraceEvent {
 impl TraceEvent {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config.path)?;
-        let topic = self.section(&config)?;
+        let topic = section(&config, self.topic.as_deref(), self.table.as_deref(), &self.config.path)?;
         let wanted = match (self.id, self.partition, self.offset) {
             (Some(id), ..) => Wanted::Id(id.as_u128()),
             (None, Some(partition), Some(offset)) => Wanted::At(Place { partition, offset }),
@@ -61,25 +61,5 @@ impl TraceEvent {
         let report = report?;
         print(&if self.json { format!("{}\n", report.to_json()) } else { report.to_string() })?;
         if report.verdict().0.is_problem() { Err(Failure::Told) } else { Ok(()) }
-    }
-
-    fn section<'c>(&self, config: &'c Config) -> Result<&'c Topic, Failure> {
-        if let Some(name) = &self.topic {
-            topic_named(config, name, &self.config.path)?;
-        }
-        let is_meant = |topic: &&Topic| {
-            self.topic.as_ref().is_none_or(|name| *name == topic.spec.topic)
-                && self.table.as_ref().is_none_or(|table| *table == topic.table)
-        };
-        let meant: Vec<&Topic> = config.topics.iter().filter(is_meant).collect();
-        match meant[..] {
-            [topic] => Ok(topic),
-            [] => Err(Failure::Usage("--table: no section of this topic writes it".to_owned())),
-            _ => {
-                let names: Vec<String> =
-                    meant.iter().map(|topic| format!("{} into {}", topic.spec.topic, topic.table)).collect();
-                Err(Failure::Usage(format!("of which topic? Name one with --topic and --table: {}", names.join(", "))))
-            }
-        }
     }
 }

@@ -6,8 +6,10 @@ use std::fmt::{self, Write as _};
 use anyhow::{Result, bail};
 use apache_avro::Schema;
 use millrace_pipeline::{
-    decode::{DecodeLimits, Decoder},
+    decode::DecodeLimits,
     record::Record,
+    route::{Routed, RoutedDecoder},
+    spec::RouteSpec,
     wire::{self, HEADER_LEN},
 };
 use rdkafka::message::BorrowedMessage;
@@ -60,7 +62,7 @@ pub fn find(reader: &DeadLetterReader, topic: &Topic, partition: i32, offset: i6
     } else {
         "; `millrace dead list` shows what there is, and --source takes coordinates of the topic of events"
     };
-    match reader.at(name, partition, offset, make)? {
+    match reader.at(topic, &place, make)? {
         Some(letter) => Ok(letter),
         None => bail!("there is no record at {place}{hint}"),
     }
@@ -78,27 +80,25 @@ pub async fn explain(config: &Config, topic: &Topic, place: Place, letter: Lette
         anyhow::Ok((reader, writer))
     };
     let schemas = schemas.await.map_err(|error| one_line(format!("{error:#}")));
-    judge(schemas, topic.limits, place, letter)
+    judge(schemas, topic.spec.route.clone(), topic.limits, place, letter)
 }
 
 /// The reader's schema, and the id and answer for the writer's if the value has a whole header.
 type Schemas = (String, Option<(u32, Answer)>);
 
-fn judge(schemas: Result<Schemas, String>, limits: DecodeLimits, place: Place, letter: Letter) -> Shown {
+fn judge(
+    schemas: Result<Schemas, String>,
+    route: Option<RouteSpec>,
+    limits: DecodeLimits,
+    place: Place,
+    letter: Letter,
+) -> Shown {
     let (reader, writer) = match schemas {
         Ok(schemas) => schemas,
         Err(error) => return Shown { place, letter, schema: Err(error.clone()), walk: None, now: Err(error) },
     };
     let value = letter.value.as_deref();
-    let now = Decoder::new(&reader, limits).map_err(|error| error.to_string()).and_then(|mut decoder| {
-        match &writer {
-            Some((id, Answer::Schema(schema))) => decoder.learn(*id, schema),
-            Some((id, Answer::Absent)) => decoder.learn_absent(*id),
-            None => {}
-        }
-        let decoded = decoder.decode(&[Record { partition: 0, offset: 0, timestamp_ms: 0, value }]);
-        decoded.rejected.into_iter().next().map_or(Ok(()), |(_, rejection)| Err(rejection.to_string()))
-    });
+    let now = by_now(&reader, writer.as_ref(), route, limits, value);
     let parsed = match &writer {
         None => Err("the value has no whole header".to_owned()),
         Some((id, Answer::Absent)) => Err(format!("{id}: the registry has no schema of this id")),
@@ -115,6 +115,30 @@ fn judge(schemas: Result<Schemas, String>, limits: DecodeLimits, place: Place, l
         Err(why) => (Err(why), None),
     };
     Shown { place, schema, walk, now, letter }
+}
+
+/// What the pipeline would say of a value: `Ok` if it would read it.
+fn by_now(
+    reader: &str,
+    writer: Option<&(u32, Answer)>,
+    route: Option<RouteSpec>,
+    limits: DecodeLimits,
+    value: Option<&[u8]>,
+) -> Result<(), String> {
+    let own = route.as_ref().map(|route| route.record.clone()).unwrap_or_default();
+    let mut decoder = RoutedDecoder::new(reader, route, limits).map_err(|error| error.to_string())?;
+    match writer {
+        Some((id, Answer::Schema(schema))) => decoder.learn(*id, schema),
+        Some((id, Answer::Absent)) => decoder.learn_absent(*id),
+        None => {}
+    }
+    let Routed { decoded, passed_over } = decoder.decode(&[Record { partition: 0, offset: 0, timestamp_ms: 0, value }]);
+    if !passed_over.is_empty() {
+        return Err(format!(
+            "passed over: this section is for `{own}`; another section is for it (--table), or it is ignored"
+        ));
+    }
+    decoded.rejected.into_iter().next().map_or(Ok(()), |(_, rejection)| Err(rejection.to_string()))
 }
 
 impl Shown {

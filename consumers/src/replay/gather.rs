@@ -11,15 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use arrow_array::{FixedSizeBinaryArray, cast::AsArray};
 use millrace_pipeline::{
     batch::Trigger,
     field::Extract,
     reason::Rejection,
     record::{DeadLetter, Record},
+    route::Routed,
     topic::TopicPipeline,
-    wire,
 };
 use tokio::runtime::Handle;
 
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     audit::{Place, table::Table},
     kafka::reference::Update,
-    registry::{Answer, Registry},
+    registry::Registry,
 };
 
 /// Bytes of values that wait for the table to be asked about them.
@@ -117,14 +117,18 @@ impl Gather {
     /// The registry or ClickHouse fails; told to stop.
     pub(super) fn offer(&mut self, records: &[Record<'_>], known: &Ids) -> Result<()> {
         self.learn(records)?;
-        let decoded = self.pipeline.only_decode(records);
+        let Routed { decoded, passed_over } = self.pipeline.decoder().decode(records);
+        self.tally.passed_over += passed_over.len() as u64;
         for (at, rejection) in &decoded.rejected {
-            self.tally.unreadable(place(&records[*at as usize]), rejection);
+            let place = place(&records[*at as usize]);
+            self.tally.of(place.partition).records += 1;
+            self.tally.unreadable(place, rejection);
         }
         let ids = self.id.from(&decoded.rows)?;
         let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
         for (row, at) in decoded.origin.iter().enumerate() {
             let record = &records[*at as usize];
+            self.tally.of(record.partition).records += 1;
             let id = id(ids, row);
             if known.has(id) {
                 self.tally.of(record.partition).present += 1;
@@ -133,9 +137,6 @@ impl Gather {
             let value = record.value.unwrap_or_default().to_vec();
             self.open.held_bytes += value.len();
             self.open.held.push(Held { id, place: place(record), timestamp_ms: record.timestamp_ms, value });
-        }
-        for record in records {
-            self.tally.of(record.partition).records += 1;
         }
         if self.open.held_bytes >= HELD_BYTES || self.open.held.len() >= self.batch_rows().min(ids_at_once(&self.table))
         {
@@ -261,22 +262,13 @@ impl Gather {
         Ok(())
     }
 
-    /// Asks the registry for the schemas that are not known yet.
-    fn learn(&mut self, records: &[Record<'_>]) -> Result<()> {
-        for record in records {
-            let Ok((id, _)) = wire::split(record.value) else { continue };
-            if self.pipeline.knows(id) {
-                continue;
-            }
-            let answer = Handle::current().block_on(unless_stopped(&self.stop, self.registry.by_id(id)))?;
-            let answer =
-                answer.with_context(|| format!("read partition {}, offset {}", record.partition, record.offset))?;
-            match answer {
-                Answer::Schema(schema) => self.pipeline.learn(id, &schema),
-                Answer::Absent => self.pipeline.learn_absent(id),
-            }
-        }
-        Ok(())
+    /// Asks the registry for the schemas that are not known yet. Blocks.
+    ///
+    /// # Errors
+    /// As [`Gather::offer`].
+    pub(super) fn learn(&mut self, records: &[Record<'_>]) -> Result<()> {
+        let teaching = self.registry.teach(self.pipeline.decoder(), records);
+        Handle::current().block_on(unless_stopped(&self.stop, teaching))?
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use millrace_pipeline::record::Record;
-use rdkafka::Message;
+use rdkafka::{Message, message::BorrowedMessage};
 use tokio::task::block_in_place;
 
 use super::{gather::Gather, table::Ids};
@@ -40,23 +40,14 @@ pub(super) async fn replay(
     let nothing = Ids::none();
     block_in_place(|| {
         reader.read(letters, &whole, |messages| {
-            let mut records = Vec::with_capacity(messages.len());
-            for message in messages {
-                let name = &topic.spec.topic;
-                let letter = Letter::of(message);
-                let meant = filter.admits(name, &letter);
-                let Some(source) = letter.source.filter(|source| meant && source.topic == *name) else {
-                    others += 1;
-                    continue;
-                };
-                let Place { partition, offset, .. } = source;
-                let timestamp_ms = letter.source_timestamp_ms.unwrap_or(0);
-                if seen.insert((partition, offset)) {
-                    records.push(Record { partition, offset, timestamp_ms, value: message.payload() });
-                } else {
-                    repeated += 1;
-                }
-            }
+            let mut records: Vec<Record<'_>> =
+                messages.iter().filter_map(|message| original(message, &topic.spec.topic, filter)).collect();
+            gather.learn(&records)?;
+            records.retain(|record| !gather.pipeline.decoder().passes_over(record.value));
+            others += (messages.len() - records.len()) as u64;
+            let meant = records.len();
+            records.retain(|record| seen.insert((record.partition, record.offset)));
+            repeated += (meant - records.len()) as u64;
             gather.offer(&records, &nothing)?;
             progress.add(messages.len() as u64);
             progress.say(&*what);
@@ -65,10 +56,21 @@ pub(super) async fn replay(
     })?;
     gather.finish().await?;
     if others > 0 {
-        notes.push(format!("{others} other letters of {letters} were left out by the filter, or are of another topic"));
+        notes.push(format!(
+            "{others} other letters of {letters} were left out by the filter, or are of another topic or section"
+        ));
     }
     if repeated > 0 {
         notes.push(format!("{repeated} letters of {letters} are of a record that has an earlier letter"));
     }
     Ok(())
+}
+
+/// The record of `topic` that was dead-lettered, if the filter means the letter.
+fn original<'m>(message: &'m BorrowedMessage<'_>, topic: &str, filter: &Filter) -> Option<Record<'m>> {
+    let letter = Letter::of(message);
+    let meant = filter.admits(topic, &letter);
+    let Place { partition, offset, .. } = letter.source.filter(|source| meant && source.topic == topic)?;
+    let timestamp_ms = letter.source_timestamp_ms.unwrap_or(0);
+    Some(Record { partition, offset, timestamp_ms, value: message.payload() })
 }

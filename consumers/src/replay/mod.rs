@@ -169,11 +169,11 @@ pub(crate) async fn work(
     stop: &Arc<AtomicBool>,
 ) -> Result<Report> {
     let began = Instant::now();
-    let name = &topic.spec.topic;
-    progress.begin(format!("{name}: asking where it stands"), None);
+    let (name, label) = (&topic.spec.topic, topic.label());
+    progress.begin(format!("{label}: asking where it stands"), None);
     let goal = goal(config, &what)?;
     let mut gather = unless_stopped(stop, open::open(config, topic, goal, &options, progress, stop)).await??;
-    let reader = Reader::new(&config.kafka, "replay", options.timeout, Arc::clone(stop))?;
+    let reader = Reader::new(&topic.kafka(&config.kafka), "replay", options.timeout, Arc::clone(stop))?;
     let mut report = Report {
         topic: name.clone(),
         table: format!("{}.{}", config.clickhouse.database, topic.table),
@@ -199,7 +199,7 @@ pub(crate) async fn work(
     if let What::Records { partition, from, to } = &what {
         report.ranges = ranges(&reader, &gather.table, topic, (*partition, *from, *to), &mut report.notes).await?;
     }
-    progress.begin(format!("{name}: reading reference topics"), None);
+    progress.begin(format!("{label}: reading reference topics"), None);
     block_in_place(|| gather.read_references())?;
 
     let outcome = match &what {

@@ -46,11 +46,6 @@ pub(super) async fn open(
     progress: &Progress,
     stop: &Arc<AtomicBool>,
 ) -> Result<Gather> {
-    let name = &topic.spec.topic;
-    ensure!(
-        topic.spec.route.is_none(),
-        "topic {name} carries several types of event; only topics of one type can be replayed"
-    );
     let replicas = Replicas::of_shard_standing(&config.clickhouse, shard)?;
     let settings = &config.clickhouse.at(replicas.url_of(0));
     let there = Config { clickhouse: settings.clone(), ..config.clone() };
@@ -67,7 +62,8 @@ pub(super) async fn open(
     for lookup in &topic.spec.lookups {
         schemas.push(registry.latest(&lookup.topic).await?);
     }
-    let (references, updates) = ReferenceReader::all(&config.kafka, &topic.spec.lookups, &schemas, &registry, stop)?;
+    let (references, updates) =
+        ReferenceReader::all(&topic.kafka(&config.kafka), &topic.spec.lookups, &schemas, &registry, stop)?;
     let reference_schemas: Vec<SchemaRef> = references.iter().map(ReferenceReader::columns).collect();
     let spec = spec(&topic.spec, options.batch_rows);
     let pipeline = TopicPipeline::new(spec, &reader_schema, &reference_schemas, topic.limits)?;

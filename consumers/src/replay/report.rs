@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::land::Landed;
-use crate::audit::{Place, Range};
+use crate::audit::{Place, Range, note_of_passed_over};
 
 /// What became of the records of one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Records that were looked at.
+    /// Records of the section that were looked at.
     pub records: u64,
     /// Of them those whose id is in the table, perhaps as another record.
     pub present: u64,
@@ -42,6 +42,8 @@ pub(super) struct Tally {
     max_samples: usize,
     unreadable: Vec<Unreadable>,
     landed: Vec<Place>,
+    /// Records that are none of the section's.
+    pub(super) passed_over: u64,
     /// Before it, nothing of a partition is left to be landed.
     pub(super) next: BTreeMap<i32, i64>,
 }
@@ -54,6 +56,7 @@ impl Tally {
             max_samples,
             unreadable: Vec::new(),
             landed: Vec::new(),
+            passed_over: 0,
             next: BTreeMap::new(),
         }
     }
@@ -120,8 +123,9 @@ pub struct Report {
 
 impl Report {
     pub(super) fn take(&mut self, tally: Tally, hand_overs: u64) {
-        let Tally { partitions, reasons, unreadable, landed, next, .. } = tally;
+        let Tally { partitions, reasons, unreadable, landed, passed_over, next, .. } = tally;
         (self.totals, self.unreadable, self.landed, self.hand_overs) = (partitions, unreadable, landed, hand_overs);
+        self.notes.extend(note_of_passed_over(passed_over));
         self.reasons = reasons.into_iter().map(|(reason, count)| (reason.code(), count)).collect();
         let left = |range: &Range| {
             let from = next.get(&range.partition).map_or(range.from, |next| range.from.max(*next));
@@ -302,6 +306,7 @@ mod tests {
             left: Vec::new(),
             took_ms: 2_000,
         };
+        tally.passed_over = 4;
         report.take(tally, 1);
         report
     }
@@ -315,6 +320,7 @@ mod tests {
             "orders → d.orders: 5 rows landed, 100 records in 2.0 s, 50/s",
             "partition 0, offsets 10 to 110: 100 records: 92 there, 5 missing, 2 repeated or not settled, 1 unreadable",
             "1 unreadable, and dead letters already: bad_magic 1",
+            "note: 4 records are for other sections of the topic, or ignored, and were passed over",
             "--partition 0 --from 60 --to 110",
         ] {
             assert!(text.contains(words), "{words} in {text}");

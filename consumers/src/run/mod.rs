@@ -194,7 +194,8 @@ pub async fn run(config: Config, rendering: Rendering) -> Result<()> {
             outcome = Err(anyhow!("topic {topic} {stop}"));
         }
     }
-    if let (Err(error), true, false) = (&outcome, to_decide, leaving) {
+    let stays = to_decide && !leaving && !config.shutdown.stay_stopped.is_zero();
+    if let (Err(error), true) = (&outcome, stays) {
         let stay_s = config.shutdown.stay_stopped.as_secs();
         tracing::error!(
             error = format!("{error:#}"),

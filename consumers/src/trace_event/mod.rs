@@ -15,10 +15,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use arrow_array::{FixedSizeBinaryArray, cast::AsArray};
 use millrace_pipeline::{
-    decode::Decoder,
     field::Extract,
     record::Record as Raw,
-    route::{Router, Way},
+    route::{Routed, RoutedDecoder},
     wire,
 };
 use rdkafka::{
@@ -36,7 +35,7 @@ use crate::{
     config::{Config, Topic},
     dead::letter,
     kafka::reference::record,
-    registry::{Answer, Registry},
+    registry::Registry,
 };
 
 /// Dead letters are looked for from so long before the event's own timestamp on: producers' clocks are not the broker's.
@@ -168,8 +167,7 @@ fn letters(reader: &Reader, topic: &Topic, place: Place, timestamp_ms: Option<i6
 /// Says of records what the pipeline would say of them.
 struct Judge {
     registry: Registry,
-    router: Option<Router>,
-    decoder: Decoder,
+    decoder: RoutedDecoder,
     id: Extract,
     runtime: Handle,
 }
@@ -177,9 +175,10 @@ struct Judge {
 impl Judge {
     async fn open(config: &Config, topic: &Topic, runtime: Handle) -> Result<Self> {
         let registry = Registry::new(&config.registry)?;
-        let decoder = Decoder::new(&registry.to_read_with(topic).await?, topic.limits)?;
+        let schema = registry.to_read_with(topic).await?;
+        let decoder = RoutedDecoder::new(&schema, topic.spec.route.clone(), topic.limits)?;
         let id = Extract::resolve(&topic.spec.id, decoder.columns())?;
-        Ok(Self { registry, router: topic.spec.route.clone().map(Router::new), decoder, id, runtime })
+        Ok(Self { registry, decoder, id, runtime })
     }
 
     fn record(&mut self, reader: &Reader, topic: &str, place: Place) -> Result<Option<Record>> {
@@ -210,16 +209,13 @@ impl Judge {
     ) -> Result<Vec<Place>> {
         let mut places = Vec::new();
         reader.read(topic, ranges, |messages| {
-            for message in messages {
-                self.learn(message)?;
-            }
-            let own: Vec<Raw<'_>> = messages.iter().map(record).filter(|raw| self.is_own(raw.value)).collect();
-            let decoded = self.decoder.decode(&own);
+            let records: Vec<Raw<'_>> = messages.iter().map(record).collect();
+            let Routed { decoded, .. } = self.decode(&records)?;
             let ids = self.id.from(&decoded.rows)?;
             let ids: &FixedSizeBinaryArray = ids.as_fixed_size_binary();
             let is_it = |(row, _): &(usize, &u32)| ids.value(*row) == id.to_be_bytes();
             for (_, at) in decoded.origin.iter().enumerate().filter(is_it) {
-                let Raw { partition, offset, .. } = own[*at as usize];
+                let Raw { partition, offset, .. } = records[*at as usize];
                 places.push(Place { partition, offset });
             }
             progress.add(messages.len() as u64);
@@ -228,18 +224,11 @@ impl Judge {
         Ok(places)
     }
 
-    fn is_own(&self, value: Option<&[u8]>) -> bool {
-        self.router.as_ref().is_none_or(|router| matches!(router.way(value), Way::Own))
-    }
-
     fn id_of(&mut self, message: &BorrowedMessage<'_>) -> Result<Result<u128, Unread>> {
-        self.learn(message)?;
-        match self.router.as_ref().map_or(Way::Own, |router| router.way(message.payload())) {
-            Way::Own => {}
-            Way::PassedOver => return Ok(Err(Unread::PassedOver)),
-            Way::Unexpected(rejection) => return Ok(Err(Unread::Rejected(rejection.to_string()))),
+        let Routed { decoded, passed_over } = self.decode(&[record(message)])?;
+        if !passed_over.is_empty() {
+            return Ok(Err(Unread::PassedOver));
         }
-        let decoded = self.decoder.decode(&[record(message)]);
         if let Some((_, rejection)) = decoded.rejected.into_iter().next() {
             return Ok(Err(Unread::Rejected(rejection.to_string())));
         }
@@ -249,24 +238,10 @@ impl Judge {
         Ok(Ok(u128::from_be_bytes(bytes)))
     }
 
-    /// Asks the registry for the schema of a record, unless it is known.
-    fn learn(&mut self, message: &BorrowedMessage<'_>) -> Result<()> {
-        let Ok((id, _)) = wire::split(message.payload()) else { return Ok(()) };
-        if self.decoder.knows(id) || self.router.as_ref().is_some_and(|router| router.knows(id)) {
-            return Ok(());
-        }
-        let answer = self.runtime.block_on(self.registry.by_id(id));
-        let answer =
-            answer.with_context(|| format!("read partition {}, offset {}", message.partition(), message.offset()))?;
-        match answer {
-            Answer::Schema(schema) => {
-                if self.router.as_mut().is_none_or(|router| router.learn(id, &schema)) {
-                    self.decoder.learn(id, &schema);
-                }
-            }
-            Answer::Absent => self.decoder.learn_absent(id),
-        }
-        Ok(())
+    /// Decodes records, whose schemas are asked for first.
+    fn decode(&mut self, records: &[Raw<'_>]) -> Result<Routed> {
+        self.runtime.block_on(self.registry.teach(&mut self.decoder, records))?;
+        Ok(self.decoder.decode(records))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// The admin API of a process.
-struct Admin {
+pub(crate) struct Admin {
     port: u16,
     client: Client,
     description: Description,
@@ -25,14 +25,14 @@ struct Admin {
 
 impl Admin {
     /// Of a process that is to be; adds the section to its configuration.
-    fn of(config: &mut String) -> Self {
+    pub(crate) fn of(config: &mut String) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         config.push_str(&format!("\n[admin]\nlisten = \"127.0.0.1:{port}\"\nauth = \"none\"\n"));
         Self { port, client: Client::new(), description: Description::read() }
     }
 
     /// What is answered, which is as the description says.
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let request = self.client.request(method.clone(), &url);
         let request = if let Some(body) = &body { request.json(body) } else { request };

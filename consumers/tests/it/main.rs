@@ -30,6 +30,7 @@ mod rollups;
 mod secured;
 mod second_clickhouse;
 mod secrets;
+mod sections;
 mod shards;
 mod small;
 mod topic_life;

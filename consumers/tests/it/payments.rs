@@ -1,4 +1,4 @@
-//! A second topic by configuration only, and a topic whose types of event go into a table each.
+//! A second topic by configuration only.
 
 use std::time::{Duration, Instant};
 
@@ -13,16 +13,9 @@ use crate::{
 const SOON: Duration = Duration::from_secs(20);
 
 const PAYMENTS: &str = include_str!("../../assets/payments.toml");
-const REFUND: &str = r#"{"type": "record", "name": "Refund", "namespace": "shop", "fields": [
-    {"name": "refund_id", "type": {"type": "string", "logicalType": "uuid"}},
-    {"name": "reason", "type": "string"}]}"#;
-const CHARGE: &str = r#"{"type": "record", "name": "Charge", "namespace": "shop", "fields": [
-    {"name": "charge_id", "type": {"type": "string", "logicalType": "uuid"}},
-    {"name": "cents", "type": "long"}]}"#;
-const VOUCHER: &str = r#"{"type": "record", "name": "Voucher", "namespace": "shop", "fields": []}"#;
 
 /// The answer to a query, as an array of JSON objects.
-async fn rows(small: &Small, sql: &str) -> Vec<Value> {
+pub(crate) async fn rows(small: &Small, sql: &str) -> Vec<Value> {
     let sql = sql.replace("{db}", &small.world.database);
     let mut cursor = small.world.client.query_raw(&sql).fetch_bytes("JSONEachRow").unwrap();
     let mut text = Vec::new();
@@ -32,7 +25,7 @@ async fn rows(small: &Small, sql: &str) -> Vec<Value> {
     String::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-async fn until_rows(small: &Small, table: &str, count: usize, running: &Running) {
+pub(crate) async fn until_rows(small: &Small, table: &str, count: usize, running: &Running) {
     let deadline = Instant::now() + SOON;
     let sql =
         format!("SELECT count() AS rows FROM {{db}}.{table} SETTINGS output_format_json_quote_64bit_integers = 0");
@@ -46,7 +39,7 @@ async fn until_rows(small: &Small, table: &str, count: usize, running: &Running)
     }
 }
 
-async fn until_metric(running: &Running, series: &str, value: f64) {
+pub(crate) async fn until_metric(running: &Running, series: &str, value: f64) {
     let deadline = Instant::now() + SOON;
     while running.metric(series).await != Some(value) {
         assert!(Instant::now() < deadline, "{series} is {:?}\n{}", running.metric(series).await, running.log());
@@ -142,96 +135,6 @@ async fn payments_land_beside_orders_by_files_and_a_section_of_configuration() {
     assert!(running.terminate().await.0.success());
     for topic in &topics {
         small.at(topic, async |small| small.delete_topic().await).await;
-    }
-    small.world.clean_up().await;
-}
-
-/// The datum of a record with an id and one more field, behind the header.
-fn event(schema_id: u32, branch: &[u8], id: u32, rest: &[u8]) -> Vec<u8> {
-    let id = uuid::Uuid::from_u128(u128::from(id)).to_string();
-    [&[0], &schema_id.to_be_bytes()[..], branch, &[72], id.as_bytes(), rest].concat()
-}
-
-#[tokio::test]
-async fn each_type_of_event_of_a_topic_lands_in_its_own_table_exactly_once() {
-    let mut small = Small::new().await;
-    let (database, registry) = (small.world.database.clone(), small.world.stack.registry.clone());
-    let topic = small.topic.clone();
-    // By record name, and as a union at the top.
-    let charge = register(&registry, &format!("{database}.shop.Charge"), CHARGE).await;
-    let refund = register(&registry, &format!("{database}.shop.Refund"), REFUND).await;
-    let voucher = register(&registry, &format!("{database}.shop.Voucher"), VOUCHER).await;
-    let union = register(&registry, &format!("{topic}-union"), &format!("[{CHARGE}, {REFUND}, {VOUCHER}]")).await;
-    for (name, schema) in [("charge", CHARGE), ("refund", REFUND)] {
-        std::fs::write(small.world.directory.join(format!("{name}.avsc")), schema).unwrap();
-    }
-    for (table, column) in [("charges", "charge_id UUID, cents Int64"), ("refunds", "refund_id UUID, reason String")] {
-        small
-            .world
-            .sql(&format!(
-                "CREATE TABLE {{db}}.{table} ({column}, _partition Int32, _offset Int64, \
-                 _ingested_at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY _offset \
-                 SETTINGS non_replicated_deduplication_window = 10000"
-            ))
-            .await;
-    }
-    let (head, _) = small.world.config.split_once("[[topics]]").unwrap();
-    let section = |table: &str, record: &str, file: &str, id: &str, other: &str| {
-        format!(
-            "[[topics]]\nname = {topic:?}\ntable = \"{table}\"\ndead_letter_topic = \"{database}.dead\"\nid = \"{id}\"\n\
-             record = \"shop.{record}\"\nreader_schema = \"{file}.avsc\"\n[topics.batch]\nmax_age = \"50ms\"\n\
-             [topics.columns]\n{id} = \"{id}\"\n{other} = \"{other}\"\n"
-        )
-    };
-    let charges = section("charges", "Charge", "charge", "charge_id", "cents");
-    let charges = charges.replace("record =", "other_records = \"dead_letter\"\nrecord =");
-    small.world.config = head.to_owned() + &charges + &section("refunds", "Refund", "refund", "refund_id", "reason");
-
-    let ran = small.world.check(&small.world.config);
-    assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
-
-    let broken = [0, 0, 0];
-    let mut values = Vec::new();
-    for n in 0..40 {
-        values.push(event(charge, &[], n, &[2 * n as u8]));
-        values.push(event(refund, &[], n, b"\x08late"));
-        // Equal ids in the other form are duplicates, unless they are new.
-        values.push(event(union, &[0], n + 20, &[2 * (n + 20) as u8 % 100]));
-        values.push(event(union, &[2], n + 20, b"\x08late"));
-    }
-    values.push([&[0], &voucher.to_be_bytes()[..]].concat());
-    values.push([&[0], &union.to_be_bytes()[..], &[4]].concat());
-    values.push(broken.to_vec());
-    small.produce_to(&topic, 0, &values).await;
-
-    let mut running = small.run();
-    until_rows(&small, "charges", 60, &running).await;
-    until_rows(&small, "refunds", 60, &running).await;
-    let letters = |table: &str, reason: &str| {
-        format!("millrace_dead_letters_total{{topic=\"{topic}/{table}\",reason=\"{reason}\"}}")
-    };
-    until_metric(&running, &letters("charges", "unexpected_record"), 2.0).await;
-    until_metric(&running, &letters("charges", "truncated_header"), 1.0).await;
-    for reason in ["unexpected_record", "truncated_header"] {
-        assert_eq!(running.metric(&letters("refunds", reason)).await, Some(0.0));
-    }
-    let passed = format!("millrace_records_passed_over_total{{topic=\"{topic}/refunds\"}}");
-    until_metric(&running, &passed, 83.0).await;
-    assert!(running.terminate().await.0.success(), "{}", running.log());
-    // Each has committed all of the topic, as a group of its own, and nothing lands again.
-    let group = small.group.clone();
-    for table in ["charges", "refunds"] {
-        small.group = format!("{group}.{table}");
-        assert_eq!(small.committed().unwrap().0, values.len() as i64, "{table}");
-    }
-    let mut running = small.run();
-    small.produce_to(&topic, 0, &values).await;
-    until_metric(&running, &passed, 83.0).await;
-    until_metric(&running, &letters("charges", "truncated_header"), 1.0).await;
-    assert!(running.terminate().await.0.success(), "{}", running.log());
-    for (table, id) in [("charges", "charge_id"), ("refunds", "refund_id")] {
-        let sql = format!("SELECT count() = 60 AND uniqExact({id}) = 60 AS once FROM {{db}}.{table}");
-        assert_eq!(rows(&small, &sql).await[0]["once"], 1, "{table}");
     }
     small.world.clean_up().await;
 }

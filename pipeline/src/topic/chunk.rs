@@ -14,7 +14,7 @@ use crate::{
     enrich::Found,
     reason::{Reason, Rejection},
     record::{DeadLetter, Record},
-    route::Way,
+    route::Routed,
     shard::shard_of,
     spec::MissPolicy,
 };
@@ -74,7 +74,8 @@ impl TopicPipeline {
         processed: &mut Processed,
     ) -> Result<(), ArrowError> {
         debug_assert!(self.lanes[shard].waiting.is_none(), "the pipeline takes no records while it waits");
-        let Decoded { rows, origin, mut rejected } = self.decode(records, processed);
+        let Routed { decoded: Decoded { rows, origin, mut rejected }, passed_over } = self.decoder.decode(records);
+        processed.passed_over += passed_over.len();
         done(Step::Decode, rows.num_rows());
         let mut fresh = self.deduplicate(records, &rows, &origin, now, processed, &mut rejected)?;
         for (at, rejection) in rejected {
@@ -108,32 +109,6 @@ impl TopicPipeline {
             }
         }
         Ok(over)
-    }
-
-    /// Decodes the records that are this pipeline's own; positions are those in `records`.
-    fn decode(&mut self, records: &[Record<'_>], processed: &mut Processed) -> Decoded {
-        let Some(router) = &self.router else { return self.decoder.decode(records) };
-        let (mut own, mut positions, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
-        for (position, record) in (0u32..).zip(records) {
-            match router.way(record.value) {
-                Way::Own => {
-                    own.push(*record);
-                    positions.push(position);
-                }
-                Way::PassedOver => processed.passed_over += 1,
-                Way::Unexpected(rejection) => unexpected.push((position, rejection)),
-            }
-        }
-        let mut decoded = self.decoder.decode(&own);
-        for position in &mut decoded.origin {
-            *position = positions[*position as usize];
-        }
-        for (position, _) in &mut decoded.rejected {
-            *position = positions[*position as usize];
-        }
-        decoded.rejected.append(&mut unexpected);
-        decoded.rejected.sort_by_key(|(position, _)| *position);
-        decoded
     }
 
     fn deduplicate(

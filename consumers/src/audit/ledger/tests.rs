@@ -169,9 +169,28 @@ fn a_row_whose_id_is_not_at_its_offset_is_unexplained() {
     let audit = || Audit::new().event(1, at(0, 3)).row(1, at(0, 3), 0);
     let sample = audit().row(9, at(0, 3), 0).finds(Kind::RowsUnexplained);
     assert_eq!((sample.id, sample.records), (Some(9), vec![at(0, 3)]));
-    assert!(sample.detail.unwrap().contains("another event"));
+    assert!(sample.detail.unwrap().contains("another record"));
     assert!(audit().row(9, at(0, 4), 0).finds(Kind::RowsUnexplained).detail.unwrap().contains("no record"));
     assert_eq!(audit().row(9, at(0, 100), 0).finds_nothing().rows, 1, "past the range it is nobody's business yet");
+}
+
+#[test]
+fn a_record_of_another_section_is_counted_once_and_held_against_nobody_but_a_row_of_its_offset() {
+    let passed_over = |mut audit: Audit| {
+        // Once in each pass.
+        for place in [at(0, 4), at(1, 4), at(0, 4), at(1, 4)] {
+            audit.ledger.passed_over(place);
+        }
+        assert_eq!(audit.ledger.passed_over, 2);
+        audit
+    };
+    let audit = || passed_over(Audit::new().event(1, at(0, 3)).row(1, at(0, 3), 0));
+    assert_eq!(audit().finds_nothing(), Totals { records: 1, rows: 1, ..Totals::default() });
+    let sample = audit().row(9, at(0, 4), 0).finds(Kind::RowsUnexplained);
+    assert_eq!(
+        (sample.records, sample.detail.unwrap().as_str()),
+        (vec![at(0, 4)], "Kafka has another record at this offset")
+    );
 }
 
 #[test]

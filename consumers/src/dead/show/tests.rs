@@ -1,3 +1,4 @@
+use millrace_pipeline::spec::Others;
 use millrace_schemas::{ORDER_EVENT_V1, golden};
 
 use super::*;
@@ -17,6 +18,7 @@ fn shown(value: Option<&[u8]>, answer: Answer) -> Shown {
     let writer = wire::split(value).ok().map(|(id, _)| (id, answer));
     judge(
         Ok((ORDER_EVENT_V1.to_owned(), writer)),
+        None,
         DecodeLimits::default(),
         Place { topic: "orders.dead".into(), partition: 0, offset: 15 },
         letter,
@@ -86,6 +88,24 @@ fn a_value_that_can_be_read_by_now_says_so() {
 }
 
 #[test]
+fn a_letter_of_a_type_that_another_section_is_for_is_no_business_of_this_one() {
+    let good = golden::good().into_iter().find(|good| good.name == "typical").unwrap();
+    let now = |record: &str, elsewhere: &str| {
+        let route =
+            RouteSpec { record: record.to_owned(), elsewhere: vec![elsewhere.to_owned()], others: Others::DeadLetter };
+        let letter = Letter { value: Some(good.bytes.clone()), ..Letter::default() };
+        let writer = Some((golden::SCHEMA_ID, Answer::Schema(ORDER_EVENT_V1.to_owned())));
+        let place = Place { topic: "orders.dead".into(), partition: 0, offset: 15 };
+        judge(Ok((ORDER_EVENT_V1.to_owned(), writer)), Some(route), DecodeLimits::default(), place, letter).now
+    };
+    let (order, refund) = ("com.millrace.orders.OrderEvent", "com.millrace.orders.Refund");
+    assert_eq!(now(order, refund), Ok(()));
+    let why = now(refund, order).unwrap_err();
+    assert!(why.starts_with(&format!("passed over: this section is for `{refund}`; another section")), "{why}");
+    assert!(now(refund, "Voucher").unwrap_err().starts_with("unexpected_record: "));
+}
+
+#[test]
 fn text_and_tombstones_are_shown_as_what_they_are() {
     let text = orders(&bad("json_text")).to_string();
     assert!(text.contains("It is text: \"{\\\"event_id\\\""), "{text}");
@@ -129,6 +149,6 @@ fn the_page_shows_what_is_printed() {
     };
     let schemas = (ORDER_EVENT_V1.to_owned(), Some((golden::SCHEMA_ID, answer)));
     let place = Place { topic: "orders.dead".into(), partition: 0, offset: 15 };
-    let printed = judge(Ok(schemas), DecodeLimits::default(), place, letter).to_string();
+    let printed = judge(Ok(schemas), None, DecodeLimits::default(), place, letter).to_string();
     assert!(PAGE.contains(&format!("```text\n{printed}```")), "{printed}");
 }

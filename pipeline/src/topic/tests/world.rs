@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::super::*;
 use crate::spec::{BatchLimits, ColumnSpec, DedupLimits, LookupSpec, Others, RouteSpec, Source};
-use crate::{batch::Batch, reason::Rejection, record::Record, spec::MissPolicy};
+use crate::{batch::Batch, decode::Decoder, reason::Rejection, record::Record, spec::MissPolicy};
 
 pub(super) const CUSTOMER: usize = 0;
 pub(super) const PRODUCT: usize = 1;
