@@ -41,6 +41,9 @@ const DENIED: u32 = 497;
 /// `READONLY`: the user may not change this setting.
 const READONLY: u32 = 164;
 
+/// For a query over every shard: one that is away is an error, and the right side of a join is of all shards, too.
+const EVERY_SHARD: &[(&str, &str)] = &[("skip_unavailable_shards", "0"), ("distributed_product_mode", "global")];
+
 /// How many shards a cluster has by the server's own configuration, and which of the tables read another cluster.
 const CLUSTER: &str = "SELECT (SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}), \
      arrayStringConcat(groupArray(name), ', ') FROM system.tables WHERE database = currentDatabase() \
@@ -200,9 +203,9 @@ impl Asker {
             for (name, value) in settings {
                 asked = asked.with_setting(name, value);
             }
-            if self.shards > 1 {
-                // Never left away: a user for whom it is 1, and who may not change it, gets no answer.
-                asked = asked.with_setting("skip_unavailable_shards", "0");
+            // Never left away: a user for whom they are others, and who may not change them, gets no answer.
+            for (name, value) in if self.shards > 1 { EVERY_SHARD } else { &[] } {
+                asked = asked.with_setting(*name, *value);
             }
             for (name, value) in values {
                 asked = asked.param(name, value);
@@ -236,10 +239,6 @@ impl Asker {
         ];
         if readonly {
             settings.push(("readonly", "1".to_owned()));
-        }
-        if self.shards > 1 {
-            // A query that joins a table with itself: the right side is of all shards, too.
-            settings.push(("distributed_product_mode", "global".to_owned()));
         }
         settings
     }
