@@ -27,6 +27,7 @@ pub mod http;
 pub mod admin;
 pub mod retry;
 pub mod telemetry;
+mod sql;
 #[cfg(test)]
 mod compatibility;
 #[cfg(test)]

@@ -89,6 +89,7 @@ fn problem(name: &str, error: &AskError) -> Problem {
             let detail = "ClickHouse cannot be asked now; GET /v1/status tells of its breakers";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "clickhouse_unavailable", detail).retry_after(5)
         }
+        AskError::Apart(_) => Problem::new(StatusCode::CONFLICT, "shards_apart", error.to_string()),
         AskError::Refused(text) => {
             tracing::warn!(query = name, error = text, "ClickHouse refused a query of the admin API");
             let detail = "ClickHouse refuses the query; the log of this process has its words";
@@ -130,7 +131,7 @@ fn given(query: &str) -> Result<Vec<Given>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ClickHouse, example};
+    use crate::config::{ClickHouse, Shard, example};
 
     #[tokio::test]
     async fn a_query_that_takes_too_long_and_one_too_many_are_told_as_that() {
@@ -146,6 +147,18 @@ mod tests {
         assert_eq!(told(first), Err((504, "query_too_slow")));
         assert_eq!(told(second), Err((504, "query_too_slow")));
         assert_eq!(told(third), Err((429, "queries_busy")));
+    }
+
+    #[tokio::test]
+    async fn several_shards_without_a_cluster_are_refused_in_words_and_not_asked() {
+        let shard = |url: &str| Shard { replicas: vec![url.to_owned()] };
+        let shards = vec![shard("http://127.0.0.1:1"), shard("http://127.0.0.1:2")];
+        let settings = ClickHouse { shards, ..example(|text| text).clickhouse };
+        let queries = Queries::new(&settings, Duration::from_secs(4)).unwrap();
+        let problem = queries.answer("freshness", &[]).await.unwrap_err();
+        assert_eq!((problem.status.as_u16(), problem.code), (409, "shards_apart"));
+        let words = ["of some shards only", "2 shards", "clickhouse.cluster"];
+        assert!(words.iter().all(|words| problem.detail.contains(words)), "{}", problem.detail);
     }
 
     #[test]

@@ -148,9 +148,10 @@ fn own_columns(part: &mut Part, name: &str, table: &Table, wanted: &[(&str, &[&s
 async fn grants(part: &mut Part, client: &Client, config: &Config, replicated: bool, timeout: Duration) {
     let ClickHouse { database, user, claims_table, .. } = &config.clickhouse;
     let topics = config.topics.iter().flat_map(|topic| [Some(&topic.table), topic.dead_letter_table.as_ref()]);
-    let synced = config.topics.iter().map(|topic| &topic.table).chain([claims_table]).filter(|_| replicated);
     let tables = topics.flatten().chain([claims_table]);
     let rollups = rollups(client, config, timeout).await;
+    let synced = config.topics.iter().map(|topic| &topic.table).chain([claims_table]).chain(&rollups);
+    let synced = synced.filter(|_| replicated);
     let views = rollups.iter().map(|rollup| format!("SELECT ON {database}.{rollup}_mv"));
     let needed = tables
         .chain(&rollups)

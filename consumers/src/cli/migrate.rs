@@ -39,7 +39,8 @@ pub(super) struct Migration {
     /// {shard} and {replica}
     #[arg(long, value_parser = PossibleValuesParser::new(["plain", "replicated"]), default_value = "plain")]
     engine: String,
-    /// Also make TABLE_all for each table, which reads every shard of this cluster of the servers' own configuration
+    /// Also make TABLE_all for each table, which reads every shard of this cluster of the servers' own configuration;
+    /// default: clickhouse.cluster, if it is set
     #[arg(long, value_name = "CLUSTER")]
     distributed: Option<String>,
 }
@@ -112,7 +113,9 @@ fn migrate(config: &Config, script: bool, apply: bool, making: &Making) -> Resul
     runtime()?.block_on(async {
         let mut differences = 0;
         // Every server's plan before the first is run: one that does not answer leaves all as they are.
-        for plan in migrate::plans(config, making).await? {
+        for (server, plan) in migrate::plans(config, making).await?.into_iter().enumerate() {
+            // And again once those before it are run: of a replicated table it then has what they have made of it.
+            let plan = if apply && server > 0 { migrate::plan_anew(config, making, server).await? } else { plan };
             if script {
                 print(&plan.script())?;
                 continue;
@@ -121,7 +124,7 @@ fn migrate(config: &Config, script: bool, apply: bool, making: &Making) -> Resul
             if apply {
                 let done = plan.apply(|line| print(&format!("{line}\n"))).await?;
                 print(&format!("Done: {done} of {} steps.\n", plan.steps().len()))?;
-            } else if !plan.steps().is_empty() {
+            } else if !plan.is_empty() {
                 print("Nothing has been done; run it with --apply.\n")?;
             }
             differences += plan.differences().len();

@@ -8,7 +8,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use super::{ConfigFile, Failure, duration, password_in, print, runtime};
 use crate::{
     config::Config,
-    query::{self, Asker, Format, Given, Limits},
+    query::{self, AskError, Asker, Format, Given, Limits},
 };
 
 /// Far more than a query that is shipped answers.
@@ -62,8 +62,10 @@ impl QueryArguments {
         }
         let limits = Limits { time: self.timeout, rows: self.max_rows, bytes: LONGEST_ANSWER, threads: THREADS };
         let asker = Asker::new(&settings, limits)?;
-        let answer =
-            runtime()?.block_on(asker.ask(query, &values)).map_err(|error| anyhow!("query {name}: {error}"))?;
+        let answer = runtime()?.block_on(asker.ask(query, &values)).map_err(|error| match error {
+            AskError::Apart(_) => Failure::Usage(format!("query {name}: {error}")),
+            error => Failure::Failed(anyhow!("query {name}: {error}")),
+        })?;
         Ok(print(&query::render(&answer, format))?)
     }
 }

@@ -4,6 +4,8 @@ pub mod claims;
 pub mod client;
 pub mod dead_letters;
 pub mod errors;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod insert;
 pub mod rollups;
 pub mod replicas;

@@ -66,6 +66,18 @@ impl Claims {
         Ok(stopped)
     }
 
+    /// Brings a further table, quoted and with its database, up to date as [`Claims::quiet`] does with the table that claims
+    /// are for: a rollup, before its ledger is believed. Nothing is done where tables are not replicated.
+    ///
+    /// # Errors
+    /// Those of ClickHouse; or most replicas cannot be brought up to date.
+    pub async fn bring_up_to_date(&self, table: &str) -> Result<()> {
+        match &self.replication {
+            None => Ok(()),
+            Some(_) => self.sync_most(self.replicas.current(), table).await,
+        }
+    }
+
     /// Brings the replica that is asked up to date, and as many others as make most of them. A block that never got its quorum is
     /// taken back when the replicas that have it are lost: what is found by now on most of them is not.
     async fn sync_most(&self, current: usize, table: &str) -> Result<()> {
@@ -113,10 +125,42 @@ fn is_most(some: usize, all: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clickhouse::{fake::Fake, replicas::Replicas};
 
     #[test]
     fn most_are_more_than_half() {
         assert!(is_most(1, 1) && is_most(2, 2) && is_most(2, 3) && is_most(3, 5));
         assert!(!is_most(1, 2) && !is_most(1, 3) && !is_most(2, 4));
+    }
+
+    const SYNC: &str = "SYSTEM SYNC REPLICA d.r LIGHTWEIGHT";
+
+    fn claims(fakes: &[Fake]) -> Claims {
+        let server = |fake: &Fake| (fake.url.clone(), clickhouse::Client::default().with_url(&fake.url));
+        let replicas = Replicas::new(fakes.iter().map(server).collect(), u32::MAX);
+        Claims::new(replicas, "d.claims".to_owned(), "t", "me", Duration::from_secs(5))
+    }
+
+    async fn synced(answers: [Result<String, u32>; 3], is_replicated: bool) -> (bool, Vec<Vec<String>>) {
+        let mut fakes = Vec::new();
+        for answer in answers {
+            fakes.push(Fake::start(move |_| answer.clone()).await);
+        }
+        let claims = claims(&fakes);
+        let replication = Replication { table: "d.t".to_owned(), insert_timeout: Duration::ZERO };
+        let claims = if is_replicated { claims.replicated(replication) } else { claims };
+        let result = claims.bring_up_to_date("d.r").await;
+        (result.is_ok(), fakes.iter().map(Fake::statements).collect())
+    }
+
+    #[tokio::test]
+    async fn a_further_table_is_brought_up_to_date_where_it_is_asked_and_on_most_replicas() {
+        let good = || Ok(String::new());
+        let asked = |which: [usize; 3]| which.map(|times| vec![SYNC.to_owned(); times]).to_vec();
+        assert_eq!(synced([good(), good(), good()], true).await, (true, asked([1, 1, 0])));
+        assert_eq!(synced([good(), Err(999), good()], true).await, (true, asked([1, 1, 1])));
+        assert_eq!(synced([good(), Err(999), Err(999)], true).await, (false, asked([1, 1, 1])));
+        assert_eq!(synced([Err(999), good(), good()], true).await, (false, asked([1, 0, 0])));
+        assert_eq!(synced([good(), good(), good()], false).await, (true, asked([0, 0, 0])));
     }
 }

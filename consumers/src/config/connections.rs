@@ -65,6 +65,7 @@ pub(super) fn clickhouse(
         }
         shards => shards.and_then(|shards| shards.first()?.replicas.first().cloned()),
     };
+    let cluster = section.optional("cluster", text);
     let database = section.required("database", "database = \"millrace\"", identifier);
     let user = section.required("user", "user = \"millrace\"", text);
     let password = secret(&mut section, "password", outside);
@@ -81,7 +82,7 @@ pub(super) fn clickhouse(
         section.report(None, "password", message);
     }
     section.finish();
-    let (url, shards, password, tls) = (url?, shards?, password?, tls?);
+    let (url, shards, cluster, password, tls) = (url?, shards?, cluster?, password?, tls?);
     let secret = password.as_ref().is_some_and(|password| !password.expose().is_empty());
     if shards.is_empty() {
         security::http_warnings("clickhouse", "clickhouse.url", &url, &tls, secret, warnings);
@@ -94,6 +95,7 @@ pub(super) fn clickhouse(
     Some(ClickHouse {
         url,
         shards,
+        cluster: cluster.map(|found| found.value),
         database: database?.value,
         user: user?.value,
         password,

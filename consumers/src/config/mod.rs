@@ -106,6 +106,8 @@ pub struct ClickHouse {
     pub url: String,
     /// The shards of a cluster, if they are named; none for one server.
     pub shards: Vec<Shard>,
+    /// The cluster of the servers' own configuration that has the same shards; through its tables they are read together.
+    pub cluster: Option<String>,
     /// Database of all tables; a plain identifier.
     pub database: String,
     /// User.

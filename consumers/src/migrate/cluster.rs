@@ -37,10 +37,15 @@ pub(super) fn replicated(sql: &str) -> String {
     format!("{before}ENGINE = Replicated{name}{REPLICATED}{rest}")
 }
 
+/// The table, or view, that reads the one of this name on every shard.
+pub(crate) fn everywhere(name: &str) -> String {
+    format!("{name}_all")
+}
+
 /// Makes `<table>_all`, through which every shard's `table` is read. It holds no rows, so it is made anew when the columns are
-/// not those of the table.
+/// not those of the table, or the cluster is another.
 pub(super) fn distributed(cluster: &str, database: &str, table: &str, is_there: bool) -> Step {
-    let all = format!("{table}_all");
+    let all = everywhere(table);
     let make = if is_there { "CREATE OR REPLACE TABLE" } else { "CREATE TABLE IF NOT EXISTS" };
     let sql = format!(
         "{make} {database}.{all} AS {database}.{local} ENGINE = Distributed({cluster}, {database_text}, {local_text})",

@@ -2,30 +2,39 @@
 //! shipped, others out of the schema. The plan comes first; it never drops or narrows anything, and what it does not do it
 //! tells.
 
+mod across;
 mod alter;
+mod apply;
 mod cluster;
 mod create;
 mod ddl;
 #[cfg(test)]
 mod dictionary;
 mod rewrite;
+mod siblings;
+mod tell;
 mod views;
 
-use std::{collections::BTreeSet, fmt};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use clickhouse::{Client, error::Error};
 use millrace_schemas::CLICKHOUSE_DDL;
 
 pub use self::cluster::Engine;
-use self::ddl::Ddl;
+pub(crate) use self::cluster::everywhere;
+use self::{
+    ddl::Ddl,
+    siblings::{Sibling, Siblings},
+    tell::explained,
+};
 use crate::{
     check::{fields::Sent, fit, registry},
     clickhouse::{
         claims::identifier,
         client::{client, within},
-        errors::{ErrorClass, classify, is_connect},
-        table::describe,
+        errors::{ErrorClass, classify},
+        table::{Table, describe},
     },
     config::{ClickHouse, Config, Topic},
 };
@@ -44,6 +53,12 @@ pub struct Plan {
     steps: Vec<Step>,
     /// Tables of which an earlier ALTER is still rewriting parts.
     rewriting: Vec<String>,
+    engine: Engine,
+    siblings: Siblings,
+    /// Tables that are replicated, or will be when they are made.
+    replicated: BTreeSet<String>,
+    /// Tables that are made as an earlier replica has them by then: their statements are not known yet.
+    following: Vec<(String, String)>,
     kept: Vec<String>,
     differences: Vec<String>,
 }
@@ -53,27 +68,47 @@ pub struct Plan {
 pub struct Making {
     /// Engine of new tables.
     pub engine: Engine,
-    /// Cluster of the server's own configuration, for Distributed tables that read every shard.
+    /// Cluster of the servers' own configuration, for Distributed tables that read every shard, instead of the configured one.
     pub distributed: Option<String>,
 }
 
-/// The plan for every server of the configuration, in the order of the shards; of one server it is [`plan`].
+/// The plan for every server of the configuration, in the order of the shards; of one server it is [`plan`]. A replicated
+/// table that an earlier replica of a shard is going to make is only named: see [`plan_anew`].
 ///
 /// # Errors
 /// As [`plan`], for the first server of which it fails.
 pub async fn plans(config: &Config, making: &Making) -> Result<Vec<Plan>> {
-    let mut plans = Vec::new();
-    for (shard, server) in config.clickhouse.servers() {
-        let place = format!("clickhouse.shards[{shard}], {}", server.url);
-        let alone = Config { clickhouse: server, ..config.clone() };
-        let mut plan = match plan(&alone).await {
-            Err(error) if config.clickhouse.is_cluster() => return Err(error.context(place)),
-            plan => plan?,
-        };
-        plan.made_as(config, making).await?;
-        plans.push(plan);
+    let mut plans: Vec<(usize, Plan)> = Vec::new();
+    for (at, (shard, _)) in config.clickhouse.servers().iter().enumerate() {
+        let promised = plans.iter().filter(|(of, _)| of == shard).flat_map(|(_, plan)| plan.promises()).collect();
+        plans.push((*shard, plan_of(config, making, at, promised).await?));
     }
-    Ok(plans)
+    Ok(plans.into_iter().map(|(_, plan)| plan).collect())
+}
+
+/// The plan for one server alone, by its position among all of them: with what others of its shard have by now.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn plan_anew(config: &Config, making: &Making, server: usize) -> Result<Plan> {
+    plan_of(config, making, server, BTreeMap::new()).await
+}
+
+async fn plan_of(config: &Config, making: &Making, server: usize, promised: BTreeMap<String, String>) -> Result<Plan> {
+    let servers = config.clickhouse.servers();
+    let (shard, settings) = servers.get(server).context("there is no such server")?;
+    let replicas = servers.iter().filter(|(of, other)| of == shard && other.url != settings.url);
+    let siblings = Siblings { replicas: replicas.map(|(_, other)| other.clone()).collect(), promised };
+    let alone = Config { clickhouse: settings.clone(), ..config.clone() };
+    let planned = async {
+        let mut plan = planned(&alone, making.engine, siblings).await?;
+        if let Some(cluster) = making.distributed.as_ref().or(config.clickhouse.cluster.as_ref()) {
+            plan.across(config, cluster).await?;
+        }
+        anyhow::Ok(plan)
+    };
+    let place = || format!("clickhouse.shards[{shard}], {}", settings.url);
+    planned.await.map_err(|error| if config.clickhouse.is_cluster() { error.context(place()) } else { error })
 }
 
 /// One statement. Each can be run again without harm.
@@ -105,18 +140,19 @@ impl Step {
 /// # Errors
 /// ClickHouse cannot be reached or refuses the user.
 pub async fn plan(config: &Config) -> Result<Plan> {
-    let settings = config.clickhouse.clone();
-    let client = client(&ClickHouse { database: CATALOGUE.to_owned(), ..settings.clone() })?;
-    let mut plan =
-        Plan { client, settings, steps: Vec::new(), rewriting: Vec::new(), kept: Vec::new(), differences: Vec::new() };
+    planned(config, Engine::Plain, Siblings::default()).await
+}
+
+async fn planned(config: &Config, engine: Engine, siblings: Siblings) -> Result<Plan> {
+    let mut plan = Plan::new(&config.clickhouse, engine, siblings)?;
     plan.database().await.map_err(|error| plan.explain(error))?;
     let claims = shipped(CLAIMS)?.context("read the shipped statement of the claims table")?;
     let name = plan.settings.claims_table.clone();
-    plan.table(&name, Some(&claims), None, "").await.map_err(|error| plan.explain(error))?;
+    plan.table(&name, Some(&claims), None, "").await?;
     let dead_letters = shipped(DEAD_LETTERS)?.context("read the shipped statement of the table of dead letters")?;
     let named: BTreeSet<&str> = config.topics.iter().filter_map(|topic| topic.dead_letter_table.as_deref()).collect();
     for name in named {
-        plan.table(name, Some(&dead_letters), None, "").await.map_err(|error| plan.explain(error))?;
+        plan.table(name, Some(&dead_letters), None, "").await?;
     }
     let (schemas, unknown) = registry::schemas(config, config.registry.request_timeout).await;
     for (topic, schemas) in config.topics.iter().zip(schemas) {
@@ -135,7 +171,7 @@ pub async fn plan(config: &Config) -> Result<Plan> {
             ));
         }
         let sends = sent.as_ref().map(|(topic, sent)| (*topic, sent.as_slice()));
-        plan.table(&topic.table, ddl.as_ref(), sends, &why).await.map_err(|error| plan.explain(error))?;
+        plan.table(&topic.table, ddl.as_ref(), sends, &why).await?;
         plan.views(&topic.table).await?;
     }
     Ok(plan)
@@ -174,6 +210,21 @@ fn shipped(table: &str) -> Result<Option<Ddl>> {
 }
 
 impl Plan {
+    fn new(settings: &ClickHouse, engine: Engine, siblings: Siblings) -> Result<Self> {
+        Ok(Self {
+            client: client(&ClickHouse { database: CATALOGUE.to_owned(), ..settings.clone() })?,
+            settings: settings.clone(),
+            steps: Vec::new(),
+            rewriting: Vec::new(),
+            engine,
+            siblings,
+            replicated: BTreeSet::new(),
+            following: Vec::new(),
+            kept: Vec::new(),
+            differences: Vec::new(),
+        })
+    }
+
     /// What is to be done, in order.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -184,73 +235,19 @@ impl Plan {
         &self.differences
     }
 
-    /// Changes the plan to these engines, and adds the tables that read every shard.
-    async fn made_as(&mut self, config: &Config, making: &Making) -> Result<()> {
-        if making.engine == Engine::Replicated {
-            self.steps.iter_mut().for_each(|step| step.sql = cluster::replicated(&step.sql));
-        }
-        let Some(name) = &making.distributed else { return Ok(()) };
-        let ClickHouse { database, query_timeout, .. } = &self.settings;
-        let tables = config.topics.iter().flat_map(|topic| [Some(&topic.table), topic.dead_letter_table.as_ref()]);
-        let tables: BTreeSet<&String> = tables.flatten().collect();
-        for table in tables {
-            let ask = async |table: &str| {
-                let found = describe(&self.client, database, table, *query_timeout).await;
-                found.map_err(|error| self.explain(error))
-            };
-            let (local, all) = (ask(table).await?, ask(&format!("{table}_all")).await?);
-            let changes = self.steps.iter().any(|step| step.name == *table);
-            match (&local, &all) {
-                (Some(local), Some(all)) if !changes && local.columns == all.columns => {
-                    self.kept.push(format!("table {table}_all is as it should be"));
-                }
-                _ => self.steps.push(cluster::distributed(name, database, table, all.is_some())),
-            }
-        }
-        Ok(())
+    /// Whether there is nothing to be done, now or later.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty() && self.following.is_empty()
     }
 
-    /// Runs the steps in order and tells each that is done, and how far the server is where it rewrites parts; returns how
-    /// many.
-    ///
-    /// # Errors
-    /// The first step that fails; those before it stay done, and a second run goes on from there.
-    pub async fn apply(&self, tell: impl Fn(&str) -> Result<()>) -> Result<usize> {
-        for table in &self.rewriting {
-            rewrite::finish(&self.client, &self.settings, table, &tell).await?;
-        }
-        for step in &self.steps {
-            // The server does not hold the answer back until parts are rewritten: that is watched instead.
-            let statement = self.client.query_raw(&step.sql).with_setting("alter_sync", "0").execute();
-            match within(self.settings.query_timeout, statement).await {
-                Ok(()) => tell(&format!("done: {}", step.what))?,
-                Err(error) => return Err(self.explain(error).context(step.what.clone())),
-            }
-            if !step.makes {
-                rewrite::finish(&self.client, &self.settings, &step.name, &tell).await?;
-            }
-        }
-        Ok(self.steps.len())
+    /// Replicated tables that this plan makes, each with the server's URL.
+    fn promises(&self) -> impl Iterator<Item = (String, String)> {
+        let made = self.steps.iter().filter(|step| step.makes && self.replicated.contains(&step.name));
+        made.map(|step| (step.name.clone(), self.settings.url.clone()))
     }
 
-    /// The plan as an SQL script: statements, and everything else in comments.
-    pub fn script(&self) -> String {
-        let ClickHouse { url, database, user, .. } = &self.settings;
-        let mut script = format!("-- Plan for database {database} at {url}, as user {user}.\n");
-        let mut say = |mark: &str, text: &str| {
-            for line in format!("{mark}{text}").lines() {
-                script.push_str(&format!("-- {line}\n"));
-            }
-        };
-        self.kept.iter().for_each(|kept| say("= ", kept));
-        self.differences.iter().for_each(|difference| say("Refused: ", difference));
-        if self.steps.is_empty() {
-            say("", "Nothing to do.");
-        }
-        for Step { what, sql, .. } in &self.steps {
-            script.push_str(&format!("\n-- {what}\n{sql};\n"));
-        }
-        script
+    fn follows(&self, table: &str) -> bool {
+        self.following.iter().any(|(name, _)| name == table)
     }
 
     fn makes(&self, table: &str) -> bool {
@@ -273,45 +270,31 @@ impl Plan {
         ddl: Option<&Ddl>,
         sends: Option<(&Topic, &[Sent])>,
         unknown: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         let qualified = format!("{}.{}", identifier(&self.settings.database), identifier(name));
-        let found = describe(&self.client, &self.settings.database, name, self.settings.query_timeout).await?;
+        let found = describe(&self.client, &self.settings.database, name, self.settings.query_timeout);
+        let found = found.await.map_err(|error| self.explain(error))?;
         let before = (self.steps.len(), self.differences.len());
-        let found = match (found, ddl, sends) {
-            (Some(found), ..) => found,
-            (None, Some(ddl), _) => {
-                let what = format!("create table {name} ({} columns)", ddl.columns.len());
-                let sql = format!("CREATE TABLE IF NOT EXISTS {qualified}{}", ddl.body);
-                self.steps.push(Step::create(name, what, sql));
-                alter::as_made(ddl)
-            }
-            (None, None, Some((topic, sent))) => {
-                match create::body(topic, sent) {
-                    Ok(body) => {
-                        let what = format!("create table {name} ({} mapped columns)", sent.len());
-                        let sql = format!("CREATE TABLE IF NOT EXISTS {qualified}\n{body}");
-                        self.steps.push(Step::create(name, what, sql));
-                    }
-                    Err(why) => self.differences.push(format!("table {name}: {why}")),
-                }
-                return Ok(());
-            }
-            (None, None, None) => {
-                self.differences.push(format!(
-                    "table {name} is not made, for the schema of its topic is not known ({unknown}): register one or set reader_schema, or make the table by hand"
-                ));
-                return Ok(());
-            }
+        let found = match found {
+            Some(found) => found,
+            None => match self.missing(name, &qualified, ddl, sends, unknown).await? {
+                Some(made) => made,
+                None => return Ok(()),
+            },
         };
+        if found.is_replicated() {
+            self.replicated.insert(name.to_owned());
+        }
         let spec = sends.map(|(topic, sent)| (&topic.spec, sent));
         let altered = alter::alterations(name, &qualified, &found, ddl, spec);
         self.steps.extend(altered.steps);
         self.differences.extend(altered.refused);
         self.kept.extend(altered.notes);
         if let Some(ddl) = ddl {
-            self.indexes(name, &qualified, ddl).await?;
+            self.indexes(name, &qualified, ddl).await.map_err(|error| self.explain(error))?;
         }
-        if let Some(parts) = rewrite::parts_to_do(&self.client, &self.settings, name).await? {
+        let parts = rewrite::parts_to_do(&self.client, &self.settings, name).await;
+        if let Some(parts) = parts.map_err(|error| self.explain(error))? {
             self.kept.push(format!(
                 "table {name}: an earlier ALTER is still rewriting {parts} parts; reads are right meanwhile"
             ));
@@ -321,6 +304,61 @@ impl Plan {
             self.kept.push(format!("table {name} is as it should be"));
         }
         Ok(())
+    }
+
+    /// How a table that is not there is made, and what it looks like then; `None` if that is not known, or it is not made.
+    async fn missing(
+        &mut self,
+        name: &str,
+        qualified: &str,
+        ddl: Option<&Ddl>,
+        sends: Option<(&Topic, &[Sent])>,
+        unknown: &str,
+    ) -> Result<Option<Table>> {
+        let sibling = self.siblings.table(name).await.map_err(|(error, replica)| explained(error, replica))?;
+        if let Some(Sibling { url, sql, table }) = sibling {
+            return Ok(match sql {
+                Ok(sql) => {
+                    self.steps.push(Step::create(name, format!("create table {name} as {url} has it"), sql));
+                    Some(table)
+                }
+                Err(why) => {
+                    self.differences.push(format!("table {name} is not made as {url} has it, for {why}"));
+                    None
+                }
+            });
+        }
+        if let Some(url) = self.siblings.promised.get(name) {
+            self.following.push((name.to_owned(), url.clone()));
+            return Ok(None);
+        }
+        let (what, body, made) = match (ddl, sends) {
+            (Some(ddl), _) => (
+                format!("create table {name} ({} columns)", ddl.columns.len()),
+                ddl.body.clone(),
+                Some(alter::as_made(ddl)),
+            ),
+            (None, Some((topic, sent))) => match create::body(topic, sent) {
+                Ok(body) => (format!("create table {name} ({} mapped columns)", sent.len()), format!("\n{body}"), None),
+                Err(why) => {
+                    self.differences.push(format!("table {name}: {why}"));
+                    return Ok(None);
+                }
+            },
+            (None, None) => {
+                self.differences.push(format!(
+                    "table {name} is not made, for the schema of its topic is not known ({unknown}): register one or set reader_schema, or make the table by hand"
+                ));
+                return Ok(None);
+            }
+        };
+        let mut sql = format!("CREATE TABLE IF NOT EXISTS {qualified}{body}");
+        if self.engine == Engine::Replicated {
+            sql = cluster::replicated(&sql);
+            self.replicated.insert(name.to_owned());
+        }
+        self.steps.push(Step::create(name, what, sql));
+        Ok(made)
     }
 
     async fn indexes(&mut self, name: &str, qualified: &str, ddl: &Ddl) -> Result<(), Error> {
@@ -349,38 +387,6 @@ impl Plan {
     }
 
     fn explain(&self, error: Error) -> anyhow::Error {
-        let ClickHouse { url, user, .. } = &self.settings;
-        let advice = match classify(&error) {
-            _ if is_connect(&error) => format!("{url} cannot be reached: is it running, and is clickhouse.url right?"),
-            ErrorClass::Auth => {
-                format!("ClickHouse refuses user {user}: name one that may do it with --user and --password-file")
-            }
-            _ => format!("ClickHouse at {url} refuses"),
-        };
-        anyhow::Error::new(error).context(advice)
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ClickHouse { url, database, user, .. } = &self.settings;
-        writeln!(f, "Plan for database {database} at {url}, as user {user}:")?;
-        for kept in &self.kept {
-            writeln!(f, "  = {kept}")?;
-        }
-        for Step { what, sql, .. } in &self.steps {
-            writeln!(f, "  + {what}")?;
-            // A whole table is long; `--plan` prints it.
-            if sql.starts_with("ALTER") {
-                writeln!(f, "      {sql}")?;
-            }
-        }
-        for difference in &self.differences {
-            writeln!(f, "  ! {difference}")?;
-        }
-        if self.steps.is_empty() {
-            writeln!(f, "Nothing to do.")?;
-        }
-        Ok(())
+        explained(error.into(), &self.settings)
     }
 }

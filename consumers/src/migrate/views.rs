@@ -99,7 +99,7 @@ impl Plan {
         for view in views_of(table)? {
             if let Some(target) = &view.target {
                 let ddl = super::shipped(target)?;
-                self.table(target, ddl.as_ref(), None, "").await.map_err(|error| self.explain(error))?;
+                self.table(target, ddl.as_ref(), None, "").await?;
             }
             self.view(&view).await.map_err(|error| self.explain(error))?;
         }

@@ -1,27 +1,30 @@
 //! Asks ClickHouse a named query: to read only, within limits of time, rows and bytes, under an id of its own. Values travel
-//! as ClickHouse's own parameters, never as SQL.
+//! as ClickHouse's own parameters, never as SQL. Of a shard any replica answers; of several shards all are read, or there is no
+//! answer: one shard's share is never given for the whole.
 
 use std::{
     fmt,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use clickhouse::{Client, error::Error, query::BytesCursor};
-use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::Query;
+use super::{
+    Query,
+    answer::{Answer, FORMAT, read_answer},
+};
 use crate::{
     clickhouse::{
+        claims::quote,
         client::{client, within},
         errors::{ErrorClass, classify, code, is_connect},
     },
     config, one_line,
 };
 
-/// Names and types first, text escaped, null apart from any text; it needs no setting, which a read-only user may not set.
-const FORMAT: &str = "TabSeparatedWithNamesAndTypes";
 /// How much longer than the query its answer may take, at most.
 const ON_THE_WAY_MAX: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,14 @@ const DENIED: u32 = 497;
 /// `READONLY`: the user may not change this setting.
 const READONLY: u32 = 164;
 
+/// For a query over every shard: one that is away is an error, and the right side of a join is of all shards, too.
+const EVERY_SHARD: &[(&str, &str)] = &[("skip_unavailable_shards", "0"), ("distributed_product_mode", "global")];
+
+/// How many shards a cluster has by the server's own configuration, and which of the tables read another cluster.
+const CLUSTER: &str = "SELECT (SELECT uniqExact(shard_num) FROM system.clusters WHERE cluster = {cluster:String}), \
+     arrayStringConcat(groupArray(name), ', ') FROM system.tables WHERE database = currentDatabase() \
+     AND name IN splitByChar(',', {tables:String}) AND NOT startsWith(engine_full, concat('Distributed(', {quoted:String}, ','))";
+
 /// What a query may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -49,28 +60,6 @@ pub struct Limits {
     pub bytes: usize,
     /// Threads of ClickHouse.
     pub threads: u8,
-}
-
-/// The answer of a query.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Answer {
-    /// In order.
-    pub columns: Vec<Column>,
-    /// A value for each column: a number for integers and floats (null if not finite), a boolean, null, or else the text as
-    /// ClickHouse writes it. Decimals are texts, so that no cent is lost.
-    pub rows: Vec<Vec<Value>>,
-    /// How long it took, as seen from here.
-    pub seconds: f64,
-}
-
-/// A column of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Column {
-    /// Its name.
-    pub name: String,
-    /// Its type in ClickHouse.
-    #[serde(rename = "type")]
-    pub kind: String,
 }
 
 /// Why there is no answer, with ClickHouse's own words on one line where it said something.
@@ -88,6 +77,8 @@ pub enum AskError {
     Denied(String),
     /// ClickHouse cannot be reached, or takes no queries now.
     Away(String),
+    /// There are several shards, and they cannot be read together: an answer would be a part.
+    Apart(String),
     /// Anything else.
     Refused(String),
 }
@@ -106,6 +97,7 @@ impl fmt::Display for AskError {
             }
             Self::Denied(text) => write!(f, "the user may not read all of it and needs GRANT SELECT: {text}"),
             Self::Away(text) => write!(f, "ClickHouse cannot be asked now: {text}"),
+            Self::Apart(text) => write!(f, "an answer would be that of some shards only: {text}"),
             Self::Refused(text) => write!(f, "ClickHouse refuses the query: {text}"),
         }
     }
@@ -113,9 +105,14 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
-/// Asks queries of one ClickHouse.
+/// Asks queries of one ClickHouse, or of a cluster.
 pub struct Asker {
-    client: Client,
+    /// The replicas of the first shard, by URL. Through any of them every shard is read.
+    replicas: Vec<(String, Client)>,
+    /// Which of them is asked first: the one that answered last.
+    first: AtomicUsize,
+    shards: usize,
+    cluster: Option<String>,
     limits: Limits,
 }
 
@@ -125,20 +122,80 @@ impl Asker {
     /// # Errors
     /// The files of certificates cannot be used.
     pub fn new(settings: &config::ClickHouse, limits: Limits) -> anyhow::Result<Self> {
-        Ok(Self { client: client(settings)?, limits })
+        let replica = |url: &String| Ok((url.clone(), client(&settings.at(url))?));
+        Ok(Self {
+            replicas: settings.replicas(0).iter().map(replica).collect::<anyhow::Result<_>>()?,
+            first: AtomicUsize::new(0),
+            shards: settings.shard_count(),
+            cluster: settings.cluster.clone(),
+            limits,
+        })
     }
 
-    /// Asks a query with values as [`super::bind`] gives them. Dropped half-way, the query is given up by the server too.
+    /// Asks a query with values as [`super::bind`] gives them: the replica that answered last, and of those that are away the
+    /// next one. Dropped half-way, the query is given up by the server too.
     ///
     /// # Errors
     /// See [`AskError`].
     pub async fn ask(&self, query: &Query, values: &[(&str, String)]) -> Result<Answer, AskError> {
         let begun = Instant::now();
+        let count = self.replicas.len();
+        let first = self.first.load(Ordering::Relaxed);
+        let mut away = Vec::new();
+        for replica in (0..count).map(|next| (first + next) % count) {
+            let answer = self.ask_at(replica, query, values).await;
+            // One that keeps silent is not asked first again, either, whosever fault it is.
+            let is_silent = matches!(answer, Err(AskError::Away(_) | AskError::Slow(_)));
+            self.first.store((replica + usize::from(is_silent)) % count, Ordering::Relaxed);
+            match answer {
+                Err(AskError::Away(text)) if count > 1 => away.push(format!("{}: {text}", self.replicas[replica].0)),
+                Err(AskError::Away(text)) => away.push(text),
+                answer => return answer.map(|answer| Answer { seconds: begun.elapsed().as_secs_f64(), ..answer }),
+            }
+        }
+        Err(AskError::Away(away.join("; ")))
+    }
+
+    /// Asks one replica: for its own rows, or for those of all shards.
+    async fn ask_at(&self, replica: usize, query: &Query, values: &[(&str, String)]) -> Result<Answer, AskError> {
+        if self.shards == 1 {
+            return self.send(replica, &query.name, &query.sql, values).await;
+        }
+        self.reads_every_shard(replica, &query.everywhere.tables).await?;
+        self.send(replica, &query.name, &query.everywhere.sql, values).await
+    }
+
+    /// Whether these tables are those of the configured cluster, and it has as many shards as the configuration.
+    async fn reads_every_shard(&self, replica: usize, tables: &[String]) -> Result<(), AskError> {
+        let apart = |text: String| Err(AskError::Apart(format!("{text} (docs/queries.md)")));
+        let expected = self.shards;
+        let Some(cluster) = &self.cluster else {
+            return apart(format!(
+                "the configuration has {expected} shards and no clickhouse.cluster, by which they are read together"
+            ));
+        };
+        let values = [("cluster", cluster.clone()), ("tables", tables.join(",")), ("quoted", quote(cluster))];
+        let answer = self.send(replica, "cluster", CLUSTER, &values).await?;
+        let row = answer.rows.first().map(Vec::as_slice).unwrap_or_default();
+        let (shards, others) = (row.first().and_then(Value::as_u64), row.get(1).and_then(Value::as_str));
+        match (shards, others) {
+            (Some(found), Some("")) if found == expected as u64 => Ok(()),
+            (Some(found), Some("")) => apart(format!(
+                "cluster {cluster} has {found} shards by the configuration of ClickHouse, and {expected} by that of Millrace"
+            )),
+            (_, others) => apart(format!(
+                "{} read another cluster than {cluster}: run `millrace migrate --apply`",
+                others.unwrap_or("tables")
+            )),
+        }
+    }
+
+    async fn send(&self, replica: usize, name: &str, sql: &str, values: &[(&str, String)]) -> Result<Answer, AskError> {
         let mut refused = None;
         // Who is read-only already may set some settings or none; then its own limits hold besides those that are seen to here.
         for settings in [self.settings(true), self.settings(false), Vec::new()] {
-            let mut asked = self.client.query_raw(&query.sql);
-            let id = format!("millrace-query-{}-{}", query.name, Uuid::new_v4().simple());
+            let mut asked = self.replicas[replica].1.query_raw(sql);
+            let id = format!("millrace-query-{name}-{}", Uuid::new_v4().simple());
             // An error that comes late is an error, and no answer that ends in one.
             for (name, value) in [("query_id", id.as_str()), ("wait_end_of_query", "1")] {
                 asked = asked.with_setting(name, value);
@@ -146,13 +203,17 @@ impl Asker {
             for (name, value) in settings {
                 asked = asked.with_setting(name, value);
             }
+            // Never left away: a user for whom they are others, and who may not change them, gets no answer.
+            for (name, value) in if self.shards > 1 { EVERY_SHARD } else { &[] } {
+                asked = asked.with_setting(*name, *value);
+            }
             for (name, value) in values {
                 asked = asked.param(name, value);
             }
             let read = async { self.read(asked.fetch_bytes(FORMAT)?).await };
             let time = self.limits.time;
             return match within(time + (time / 2).min(ON_THE_WAY_MAX), read).await {
-                Ok(Some(text)) => self.answer(&text, begun),
+                Ok(Some(text)) => self.answer(&text),
                 Ok(None) => Err(AskError::Large(format!("more than {} bytes", self.limits.bytes))),
                 Err(error) if code(&error) == Some(READONLY) => {
                     refused = Some(error);
@@ -194,13 +255,13 @@ impl Asker {
         Ok(Some(text))
     }
 
-    fn answer(&self, text: &[u8], begun: Instant) -> Result<Answer, AskError> {
+    fn answer(&self, text: &[u8]) -> Result<Answer, AskError> {
         let (columns, rows) =
             read_answer(text).ok_or_else(|| AskError::Refused("the answer has no columns".to_owned()))?;
         if rows.len() as u64 > self.limits.rows {
             return Err(AskError::Large(format!("{} rows, at most {} are told", rows.len(), self.limits.rows)));
         }
-        Ok(Answer { columns, rows, seconds: begun.elapsed().as_secs_f64() })
+        Ok(Answer { columns, rows, seconds: 0.0 })
     }
 
     fn why(&self, error: &Error) -> AskError {
@@ -219,83 +280,94 @@ impl Asker {
     }
 }
 
-/// Columns and rows of the format [`FORMAT`].
-fn read_answer(text: &[u8]) -> Option<(Vec<Column>, Vec<Vec<Value>>)> {
-    let text = String::from_utf8_lossy(text);
-    let mut lines = text.split_terminator('\n');
-    let (names, kinds) = (lines.next()?, lines.next()?);
-    let column = |(name, kind)| Column { name: unescaped(name), kind: unescaped(kind) };
-    let columns: Vec<Column> = names.split('\t').zip(kinds.split('\t')).map(column).collect();
-    let row = |line: &str| line.split('\t').zip(&columns).map(|(field, of)| value(field, &of.kind)).collect();
-    let rows = lines.map(row).collect();
-    Some((columns, rows))
-}
-
-fn value(field: &str, kind: &str) -> Value {
-    if field == "\\N" {
-        return Value::Null;
-    }
-    let number = match plain_kind(kind) {
-        "UInt8" | "UInt16" | "UInt32" | "UInt64" => field.parse::<u64>().ok().map(Value::from),
-        "Int8" | "Int16" | "Int32" | "Int64" => field.parse::<i64>().ok().map(Value::from),
-        "Float32" | "Float64" => field.parse::<f64>().ok().map(Value::from),
-        "Bool" => field.parse::<bool>().ok().map(Value::from),
-        _ => None,
-    };
-    number.unwrap_or_else(|| Value::from(unescaped(field)))
-}
-
-/// A type without what says only whether it may be null and how it is stored.
-pub(super) fn plain_kind(kind: &str) -> &str {
-    let mut kind = kind;
-    for wrapper in ["LowCardinality(", "Nullable("] {
-        kind = kind.strip_prefix(wrapper).and_then(|inner| inner.strip_suffix(')')).unwrap_or(kind);
-    }
-    kind
-}
-
-/// As [the format](https://clickhouse.com/docs/interfaces/formats/TabSeparated) escapes text.
-fn unescaped(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut characters = field.chars();
-    while let Some(one) = characters.next() {
-        if one != '\\' {
-            text.push(one);
-            continue;
-        }
-        match characters.next() {
-            Some('t') => text.push('\t'),
-            Some('n') => text.push('\n'),
-            Some('r') => text.push('\r'),
-            Some('b') => text.push('\u{8}'),
-            Some('f') => text.push('\u{c}'),
-            Some('0') => text.push('\0'),
-            Some(other) => text.push(other),
-            None => {}
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, atomic::AtomicBool};
+
     use serde_json::json;
 
     use super::*;
+    use crate::{
+        clickhouse::fake::Fake,
+        config::{ClickHouse, Shard, example},
+        query::shipped,
+    };
 
-    #[test]
-    fn an_answer_keeps_decimals_nulls_and_odd_texts_apart() {
-        let text =
-            b"n\tamount\tname\tshare\tok\nUInt64\tDecimal(18, 2)\tLowCardinality(Nullable(String))\tFloat64\tBool\n\
-            18446744073709551615\t12345678901234567.89\ta\\tb\\\\N\t0.5\ttrue\n0\t-0.01\t\\N\tnan\tfalse\n";
-        let (columns, rows) = read_answer(text).unwrap();
-        assert_eq!(columns[2], Column { name: "name".into(), kind: "LowCardinality(Nullable(String))".into() });
-        assert_eq!(
-            rows[0],
-            [json!(u64::MAX), json!("12345678901234567.89"), json!("a\tb\\N"), json!(0.5), json!(true)]
-        );
-        assert_eq!(rows[1], [json!(0), json!("-0.01"), Value::Null, Value::Null, json!(false)]);
-        assert!(read_answer(b"a\n").is_none());
-        assert_eq!(read_answer(b"a\nUInt8\n").unwrap().1.len(), 0);
+    const LIMITS: Limits = Limits { time: Duration::from_secs(5), rows: 10, bytes: 1000, threads: 1 };
+
+    fn asker(shards: &[&[&Fake]], cluster: Option<&str>) -> Asker {
+        let shard = |fakes: &&[&Fake]| Shard { replicas: fakes.iter().map(|fake| fake.url.clone()).collect() };
+        let shards: Vec<Shard> = shards.iter().map(shard).collect();
+        let clickhouse = example(|text| text).clickhouse;
+        let settings = ClickHouse { shards, cluster: cluster.map(str::to_owned), ..clickhouse };
+        Asker::new(&settings, LIMITS).unwrap()
+    }
+
+    fn one() -> Result<String, u32> {
+        Ok("a\nUInt8\n1\n".to_owned())
+    }
+
+    #[tokio::test]
+    async fn the_replica_that_answered_last_is_asked_first_and_the_others_in_order_if_it_is_away() {
+        // Code 242: it is read-only for now.
+        let is_away = Arc::new(AtomicBool::new(true));
+        let switched = Arc::clone(&is_away);
+        let first = Fake::start(move |_| if switched.load(Ordering::Relaxed) { Err(242) } else { one() }).await;
+        let second = Fake::start(|_| Err(497)).await;
+        let third = Fake::start(|_| one()).await;
+        let query = &shipped()[0];
+
+        let two = asker(&[&[&first, &third]], None);
+        for _ in 0..2 {
+            assert_eq!(two.ask(query, &[]).await.unwrap().rows, [vec![json!(1)]]);
+        }
+        assert_eq!((first.asked().len(), third.asked().len()), (1, 2));
+        assert!(first.statements()[0].starts_with(&query.sql), "{:?}", first.asked());
+
+        // What is refused is refused: another replica would not say anything else.
+        let refusing = asker(&[&[&first, &second, &third]], None);
+        assert!(matches!(refusing.ask(query, &[]).await, Err(AskError::Denied(_))));
+        assert_eq!((first.asked().len(), second.asked().len(), third.asked().len()), (2, 1, 2));
+
+        let away = asker(&[&[&first]], None);
+        assert!(matches!(away.ask(query, &[]).await, Err(AskError::Away(_))));
+        is_away.store(false, Ordering::Relaxed);
+        assert!(away.ask(query, &[]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_shard_never_answers_for_several() {
+        let other = Fake::start(|_| panic!("the second shard is not asked from here")).await;
+        let query = &shipped()[0];
+        let lone = Fake::start(|_| panic!("nobody is asked")).await;
+        let refused = asker(&[&[&lone], &[&other]], None).ask(query, &[]).await.unwrap_err();
+        assert!(matches!(&refused, AskError::Apart(text) if text.contains("clickhouse.cluster")), "{refused}");
+
+        // What a server says of the cluster: its shards, and tables of another one.
+        for (told, words) in [
+            ("2\t", None),
+            ("1\t", Some("cluster both has 1 shards")),
+            ("0\t", Some("cluster both has 0 shards")),
+            ("2\torders_all", Some("orders_all read another cluster than both")),
+        ] {
+            let server = Fake::start(move |sql| match sql.contains("system.clusters") {
+                true => Ok(format!("n\to\nUInt64\tString\n{told}\n")),
+                false => one(),
+            })
+            .await;
+            let answer = asker(&[&[&server], &[&other]], Some("both")).ask(query, &[]).await;
+            match words {
+                None => {
+                    assert_eq!(answer.unwrap().rows, [vec![json!(1)]]);
+                    let asked = &server.asked()[1];
+                    assert!(asked.starts_with(&query.everywhere.sql), "{asked}");
+                    assert!(asked.contains("skip_unavailable_shards=0"), "{asked}");
+                }
+                Some(words) => {
+                    assert!(matches!(&answer, Err(AskError::Apart(text)) if text.contains(words)), "{answer:?}");
+                    assert_eq!(server.asked().len(), 1);
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Named queries: SQL that is shipped with Millrace, with parameters that ClickHouse itself puts in. They read, and within
 //! limits; whoever asks never sends SQL.
 
+mod across;
+mod answer;
 mod ask;
 mod parse;
 mod text;
@@ -11,7 +13,9 @@ use std::sync::LazyLock;
 use serde::Serialize;
 
 pub use self::{
-    ask::{Answer, AskError, Asker, Column, Limits},
+    across::Everywhere,
+    answer::{Answer, Column},
+    ask::{AskError, Asker, Limits},
     parse::{ParseError, parse},
     text::{Format, list, render},
     values::{Given, ValueError, bind},
@@ -32,6 +36,9 @@ pub struct Query {
     /// One SELECT with `{name:Type}` where parameters belong; it names no database and no format.
     #[serde(skip)]
     pub sql: String,
+    /// The same over every shard.
+    #[serde(skip)]
+    pub everywhere: Everywhere,
 }
 
 /// What a query can be told.

@@ -14,7 +14,8 @@
 
 use std::fmt;
 
-use super::{Parameter, Query};
+use super::{Parameter, Query, across::across};
+use crate::sql::blanked;
 
 /// What is wrong with the text of a query, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,12 +110,17 @@ pub fn parse(name: &str, text: &str) -> Result<Query, ParseError> {
     {
         return wrong(*at, format!("parameter {} is not used in the SQL", parameter.name));
     }
+    let everywhere = match across(sql) {
+        Ok(everywhere) => everywhere,
+        Err((at, message)) => return wrong(head + at, message),
+    };
     Ok(Query {
         name: name.to_owned(),
         description: description.join(" "),
         parameters: parameters.into_iter().map(|(_, parameter)| parameter).collect(),
         example: example.join("\n").trim_end().to_owned(),
         sql: sql.to_owned(),
+        everywhere,
     })
 }
 
@@ -142,11 +148,11 @@ fn is_name(text: &str) -> bool {
 /// Whether the SQL reads, ends by itself and leaves its format open; where it does not, the line of it and why.
 fn bounded_select(sql: &str) -> Result<(), (usize, String)> {
     let last = sql.lines().count().max(1);
-    let words: Vec<String> = code(sql).split_whitespace().map(str::to_uppercase).collect();
+    let words: Vec<String> = blanked(sql).split_whitespace().map(str::to_uppercase).collect();
     if !words.first().is_some_and(|word| word == "SELECT" || word == "WITH") {
         return Err((1, "expected SQL that begins with SELECT or WITH".to_owned()));
     }
-    if let Some(at) = code(sql).find(';') {
+    if let Some(at) = blanked(sql).find(';') {
         let line = sql[..at].matches('\n').count() + 1;
         return Err((line, "expected one statement without a semicolon".to_owned()));
     }
@@ -162,42 +168,12 @@ fn bounded_select(sql: &str) -> Result<(), (usize, String)> {
     Ok(())
 }
 
-/// The SQL with what stands in quotes and comments blanked out, byte for byte.
-fn code(sql: &str) -> String {
-    let mut code = String::with_capacity(sql.len());
-    let (mut quote, mut comment) = (None, false);
-    let mut characters = sql.chars().peekable();
-    while let Some(one) = characters.next() {
-        let mut blank = quote.is_some() || comment;
-        match (quote, one) {
-            (_, '\n') if comment => (comment, blank) = (false, false),
-            (None, '-') if !comment && characters.peek() == Some(&'-') => (comment, blank) = (true, true),
-            (None, '\'' | '"' | '`') if !comment => quote = Some(one),
-            (Some(_), '\\') => {
-                code.push(' ');
-                if let Some(escaped) = characters.next() {
-                    code.extend(std::iter::repeat_n(' ', escaped.len_utf8()));
-                }
-                continue;
-            }
-            (Some(open), _) if one == open => quote = None,
-            _ => {}
-        }
-        if blank && one != '\n' {
-            code.extend(std::iter::repeat_n(' ', one.len_utf8()));
-        } else {
-            code.push(one);
-        }
-    }
-    code
-}
-
 /// A substitution of the SQL: the line that it stands in, name and type.
 type Used<'s> = (usize, &'s str, &'s str);
 
 /// All `{name:Type}`; braces of anything else, such as map literals, are refused, since they would be taken for some.
 fn substitutions(sql: &str) -> Result<Vec<Used<'_>>, (usize, String)> {
-    let code = code(sql);
+    let code = blanked(sql);
     let mut used = Vec::new();
     let mut from = 0;
     while let Some(open) = code[from..].find('{').map(|at| from + at) {
@@ -269,6 +245,7 @@ mod tests {
             ("LIMIT 10", "LIMIT 10 FORMAT CSV", "q.sql:14: expected no FORMAT"),
             ("LIMIT 10", "", "q.sql:13: expected a LIMIT"),
             ("LIMIT 10", "LIMIT {'a'}", "q.sql:14: expected {name:Type}"),
+            ("FROM orders", "FROM orders, claims", "q.sql:13: expected one table behind FROM or JOIN"),
         ];
         for (part, instead, expected) in cases {
             assert!(GOOD.contains(part), "{part}");

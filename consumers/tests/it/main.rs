@@ -8,6 +8,7 @@ mod attacks;
 mod audit;
 mod check;
 mod clickhouse_faults;
+mod cluster;
 mod container;
 mod dead_letters;
 mod described;

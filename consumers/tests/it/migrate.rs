@@ -34,6 +34,24 @@ async fn the_plan_changes_nothing_and_applying_it_leaves_nothing_to_do() {
     world.clean_up().await;
 }
 
+/// Of a replicated table one replica has at once what was made on another. Here both are one server under two names.
+#[tokio::test]
+async fn a_replica_is_planned_for_again_when_the_one_before_it_is_done() {
+    let world = World::new().await;
+    let first = world.stack.clickhouse.clone();
+    let second = first.replace("127.0.0.1", "localhost");
+    assert_ne!(first, second);
+    let config = world.config.replace(&format!("\nurl = {first:?}\n"), "\n");
+    let config = format!("{config}\n[[clickhouse.shards]]\nreplicas = [{first:?}, {second:?}]\n");
+    let plan = world.millrace("migrate", &[], &config);
+    assert_eq!(plan.stdout.matches("+ create table orders (22 columns)").count(), 2, "{}{}", plan.stdout, plan.stderr);
+    let applied = world.millrace("migrate", &["--apply"], &config);
+    assert_eq!(applied.status, 0, "{}{}", applied.stdout, applied.stderr);
+    let (done, after) = applied.stdout.split_once("Done: 12 of 12 steps.\n").unwrap();
+    assert!(done.contains(&first) && after.contains(&second) && after.contains("Nothing to do."), "{}", applied.stdout);
+    world.clean_up().await;
+}
+
 #[tokio::test]
 async fn what_is_missing_is_added_where_it_belongs_and_rows_stay() {
     let world = World::migrated().await;

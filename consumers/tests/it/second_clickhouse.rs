@@ -24,6 +24,11 @@ pub(crate) struct Second {
     running: Option<Child>,
 }
 
+/// A port on which nothing listens now.
+pub(crate) fn free_port() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+}
+
 #[derive(Deserialize)]
 struct Record {
     pid: u32,
@@ -31,6 +36,11 @@ struct Record {
 
 impl Second {
     pub(crate) async fn start(world: &World) -> Self {
+        Self::start_as(world, "second-clickhouse", &free_port(), "").await
+    }
+
+    /// Under a name, with a port for the native protocol, and with more in its configuration.
+    pub(crate) async fn start_as(world: &World, name: &str, tcp: &str, more: &str) -> Self {
         let stack = PathBuf::from(std::env::var("MILLRACE_STACK").unwrap());
         let record = fs::read_to_string(stack.parent().unwrap().join("run/clickhouse.json")).unwrap();
         let Record { pid } = serde_json::from_str(&record).unwrap();
@@ -38,15 +48,22 @@ impl Second {
             let text = fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap();
             text.split_terminator('\0').map(str::to_owned).collect::<Vec<String>>()
         };
-        let data = world.directory.join("second-clickhouse");
-        let [http, tcp] =
-            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string());
+        let data = world.directory.join(name);
+        let http = free_port();
         let mut arguments = of_process("cmdline");
         // The program may have been built anew meanwhile, so it is not named by its path.
         arguments[0] = format!("/proc/{pid}/exe");
-        for (name, value) in [("--data", data.to_str().unwrap()), ("--http-port", &http), ("--tcp-port", &tcp)] {
-            let at = arguments.iter().position(|argument| argument == name).unwrap();
-            arguments[at + 1] = value.to_owned();
+        let place = |arguments: &[String], name: &str| arguments.iter().position(|one| one == name).unwrap() + 1;
+        for (name, value) in [("--data", data.to_str().unwrap()), ("--http-port", &http), ("--tcp-port", tcp)] {
+            let at = place(&arguments, name);
+            arguments[at] = value.to_owned();
+        }
+        if !more.is_empty() {
+            let at = place(&arguments, "--config");
+            let config = fs::read_to_string(&arguments[at]).unwrap();
+            let file = world.directory.join(format!("{name}.xml"));
+            fs::write(&file, config.replace("</clickhouse>", &format!("{more}\n</clickhouse>"))).unwrap();
+            arguments[at] = file.to_str().unwrap().to_owned();
         }
         let environment = of_process("environ");
         let environment = environment.iter().filter_map(|pair| pair.split_once('='));

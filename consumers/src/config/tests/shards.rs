@@ -31,6 +31,14 @@ fn a_cluster_is_its_shards_in_their_order_and_partitions_go_round() {
 }
 
 #[test]
+fn the_cluster_through_which_shards_are_read_is_named_beside_them() {
+    let text = with("[[clickhouse.shards]]\nreplicas = [\"http://a:8123\"]");
+    assert_eq!(accepted(&text).clickhouse.cluster, None);
+    let text = text.replace("database =", "cluster = \"both\"\ndatabase =");
+    assert_eq!(accepted(&text).clickhouse.cluster.as_deref(), Some("both"));
+}
+
+#[test]
 fn one_shard_of_several_replicas_is_a_cluster_too() {
     let text = with("[[clickhouse.shards]]\nreplicas = [\"http://a:8123\", \"http://b:8123\"]");
     assert_eq!((accepted(&text).clickhouse.shard_count(), accepted(&text).clickhouse.is_cluster()), (1, true));
