@@ -134,6 +134,15 @@ impl Rollups {
         let partitions: Vec<i32> = from.iter().map(|one| one.partition).collect();
         let fence = claims.fence(from, claims.lease());
         for rollup in &rollups {
+            // A ledger that lags behind on this replica would have what it lacks counted again.
+            match claims.bring_up_to_date(&rollup.target).await {
+                Ok(()) => {}
+                Err(error) if is_refused(&error) => {
+                    rollup.is_left(&error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             let Some(sql) = rollup.statement(&rows_in_doubt, &partitions, &fence) else {
                 tracing::error!(
                     view = rollup.view,
@@ -152,11 +161,7 @@ impl Rollups {
                 Ok(()) => {
                     tracing::debug!(view = rollup.view, rows, ?partitions, "a rollup has all that is in the table")
                 }
-                Err(error) if matches!(classify(&error), ErrorClass::Permanent | ErrorClass::Auth) => tracing::error!(
-                    view = rollup.view,
-                    error = one_line(&error),
-                    "a rollup is not completed and may lack rows; how to complete it by hand says docs/analytics.md"
-                ),
+                Err(error) if is_refused(&error) => rollup.is_left(&error),
                 Err(error) => return Err(error),
             }
         }
@@ -251,6 +256,15 @@ impl Rollups {
 }
 
 impl Rollup {
+    /// Tells a person of it.
+    fn is_left(&self, error: &Error) {
+        tracing::error!(
+            view = self.view,
+            error = one_line(error),
+            "a rollup is not completed and may lack rows; how to complete it by hand says docs/analytics.md"
+        );
+    }
+
     /// What a statement of a backfill says of itself in `log_comment`.
     fn comment(&self) -> String {
         serde_json::json!({ "millrace": "backfill", "rollup": self.target }).to_string()
@@ -297,6 +311,11 @@ fn one_block(statement: Query) -> Query {
         .with_setting("max_insert_threads", "1")
         .with_setting("min_insert_block_size_rows", "0")
         .with_setting("min_insert_block_size_bytes", "1000000000")
+}
+
+/// Whether it is refused however often it is tried.
+fn is_refused(error: &Error) -> bool {
+    matches!(classify(error), ErrorClass::Permanent | ErrorClass::Auth)
 }
 
 /// Whether the server shows or says that this is more than it can do now.
