@@ -80,8 +80,8 @@ fn commit(revision: &str) -> Result<String> {
     })
 }
 
-/// Builds `millrace` of a commit, or takes the one that was built before. It shares this clone's folder of built crates; its
-/// program is set aside, and this version's takes its place there with the next build.
+/// Builds `millrace` of a commit, or takes the one that was built before. It shares this clone's folder of built crates for those of
+/// others; its program is set aside.
 fn build_previous(commit: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     let target = clone_root()?.join("target");
     let folder = target.join("upgrade").join(commit);
@@ -97,6 +97,7 @@ fn build_previous(commit: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     eprintln!("building {commit} in {}", folder.display());
     let begin = Instant::now();
     check_out(&sources, commit)?;
+    forget_own_crates()?;
     let mut build = cargo::command()?;
     build.args(["build", "--release", "--locked", "--workspace", "--bin", "millrace"]);
     if sources.join("schemas/examples/features.rs").exists() {
@@ -115,8 +116,20 @@ fn build_previous(commit: &str, interrupt: &Interrupt) -> Result<PathBuf> {
     let draft = folder.join("millrace.draft");
     fs::copy(target.join("release/millrace"), &draft).context("set the earlier program aside")?;
     fs::rename(&draft, &program).context("set the earlier program aside")?;
+    forget_own_crates()?;
     eprintln!("built in {} s: {}", begin.elapsed().as_secs(), version(&program)?);
     Ok(program)
+}
+
+/// Cargo knows our own crates by where they lie in their checkout, and whether they are fresh by the times of files: it would take
+/// those of one checkout for those of the other.
+fn forget_own_crates() -> Result<()> {
+    let status =
+        cargo::command()?.args(["clean", "--release", "--locked", "--workspace"]).status().context("start cargo")?;
+    if !status.success() {
+        bail!("cargo clean failed: {status}");
+    }
+    Ok(())
 }
 
 /// What a build says of itself.
