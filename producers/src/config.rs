@@ -41,7 +41,7 @@ pub struct PublisherConfig {
     /// Memory for events under way; beyond it `send` waits. Default 256 MiB.
     #[serde(default = "default_max_in_flight_kib")]
     pub max_in_flight_kib: u32,
-    /// Largest event that is sent at all; the broker and the topic have limits of their own. Default 1,000,000.
+    /// Largest event that is sent at all, and never more than `max_in_flight_kib`; the broker and the topic have limits of their own. Default 1,000,000.
     #[serde(default = "default_max_event_bytes")]
     pub max_event_bytes: u32,
     /// Whether to register the schema where the subject lacks it. If not, the subject's latest version must equal it.
@@ -195,7 +195,8 @@ impl PublisherConfig {
                 self.max_in_flight_events.saturating_mul(2).clamp(1, 10_000_000).to_string(),
             )
             .set("queue.buffering.max.kbytes", self.max_in_flight_kib.to_string())
-            .set("message.max.bytes", self.max_event_bytes.to_string())
+            // One that the queue can never hold would wait for room for ever.
+            .set("message.max.bytes", self.max_event_bytes.min(self.max_in_flight_kib.saturating_mul(1024)).to_string())
             .set(
                 "compression.type",
                 match self.compression {
@@ -224,12 +225,6 @@ impl PublisherConfig {
         }
         if self.max_in_flight_events == 0 {
             return refuse("`max_in_flight_events` is 0; nothing could ever be sent".into());
-        }
-        if u64::from(self.max_in_flight_kib) * 1024 < u64::from(self.max_event_bytes) {
-            return refuse(format!(
-                "`max_in_flight_kib` is {}, which is less than one event of `max_event_bytes` ({}); it could never be sent",
-                self.max_in_flight_kib, self.max_event_bytes
-            ));
         }
         // The URL itself is left out: it may hold the secret.
         if self.registry.url.contains('@') {

@@ -48,11 +48,18 @@ fn properties_that_the_promises_rest_on_are_refused_and_others_pass() {
 }
 
 #[test]
+fn no_event_may_be_larger_than_the_queue() {
+    let mut config = config();
+    assert_eq!(config.client_config().unwrap().get("message.max.bytes"), Some("1000000"));
+    config.max_in_flight_kib = 512;
+    assert_eq!(config.client_config().unwrap().get("message.max.bytes"), Some("524288"));
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused_in_words() {
     for (change, word) in [
         ((|c| c.topic.clear()) as fn(&mut PublisherConfig), "`topic`"),
         (|c| c.max_in_flight_events = 0, "`max_in_flight_events`"),
-        (|c| c.max_in_flight_kib = 512, "`max_in_flight_kib` is 512"),
         (|c| c.registry.url = "http://shop:hunter2@registry:8081".into(), "`registry.url` holds a user"),
         (|c| c.delivery_timeout_ms = 5, "`delivery_timeout_ms`"),
         (|c| c.trace_ratio = f64::NAN, "`trace_ratio`"),
